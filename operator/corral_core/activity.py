@@ -1,0 +1,91 @@
+"""What a runner says about itself: the one truth about in-flight requests and keep_alive.
+
+``GET /activity`` answers one such object; ``GET /activity?watch=true`` streams one JSON line at every change and a
+heartbeat line at least every ``HEARTBEAT`` seconds. All times are Unix seconds (UTC), all sizes bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+HEARTBEAT = 5.0
+"""Seconds after which an unchanged activity is said again; silence for three of them means the runner cannot be asked."""
+
+FOREVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One observation of one runner.
+
+    ``keep_alive`` is in seconds, ``FOREVER`` when the model is never to be unloaded. ``expires_at`` is None while
+    requests are in flight or waiting, before the model is loaded, and when keep_alive is forever; a time in the past
+    asks for the unloading now.
+    """
+
+    in_flight: int
+    waiting: int
+    slots: int
+    loaded: bool
+    draining: bool
+    keep_alive: float
+    last_end: float | None
+    expires_at: float | None
+    size_bytes: int
+    vram_bytes: int
+    context_length: int
+    progress: float = 0.0
+    """Share of the weights that is loaded, 0 to 1."""
+
+    @property
+    def busy(self) -> bool:
+        return self.in_flight > 0 or self.waiting > 0
+
+    def to_json(self) -> dict[str, object]:
+        """The wire form; ``keep_alive_s`` is -1 for forever, as Ollama's clients write it."""
+        return {
+            "in_flight": self.in_flight,
+            "waiting": self.waiting,
+            "slots": self.slots,
+            "loaded": self.loaded,
+            "draining": self.draining,
+            "keep_alive_s": -1 if self.keep_alive == FOREVER else self.keep_alive,
+            "last_end": self.last_end,
+            "expires_at": self.expires_at,
+            "size_bytes": self.size_bytes,
+            "vram_bytes": self.vram_bytes,
+            "context_length": self.context_length,
+            "progress": self.progress,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Activity:
+        """Raises ValueError when the object lacks a field or a field has another type."""
+        keep_alive = _number(data, "keep_alive_s")
+        return cls(
+            in_flight=int(_number(data, "in_flight")),
+            waiting=int(_number(data, "waiting")),
+            slots=int(_number(data, "slots")),
+            loaded=data.get("loaded") is True,
+            draining=data.get("draining") is True,
+            keep_alive=FOREVER if keep_alive < 0 else keep_alive,
+            last_end=_optional(data, "last_end"),
+            expires_at=_optional(data, "expires_at"),
+            size_bytes=int(_number(data, "size_bytes")),
+            vram_bytes=int(_number(data, "vram_bytes")),
+            context_length=int(_number(data, "context_length")),
+            progress=_number(data, "progress"),
+        )
+
+
+def _number(data: Mapping[str, object], key: str) -> float:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"activity lacks the number {key!r}")
+    return value
+
+
+def _optional(data: Mapping[str, object], key: str) -> float | None:
+    return None if data.get(key) is None else _number(data, key)

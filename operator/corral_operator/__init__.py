@@ -1,0 +1,1 @@
+"""The Kubernetes operator: observes Models, plans with corral_core, applies the plan."""

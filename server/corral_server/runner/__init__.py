@@ -1,0 +1,1 @@
+"""The inference server: one model, one process, every API."""

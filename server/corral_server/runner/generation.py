@@ -1,0 +1,118 @@
+"""What the API routes ask of the engine and what they get back: plain values and the engine's Protocol.
+
+The routes render templates, parse options and shape responses; the engine knows tokens, sequences and samplers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Per-request sampling, with Ollama's names and defaults; ``seed`` -1 draws one."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One generation. ``prompt`` is tokens; ``grammar`` GBNF text; ``stop`` ends it before the stop text is shown.
+
+    ``max_tokens`` -1 means no limit but ten times the context. ``keep`` tokens at the start survive a context shift;
+    without ``shift`` a full context ends the generation with reason ``length``.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling = Sampling()
+    grammar: str | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int = -1
+    keep: int = 4
+    shift: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that became certain: valid UTF-8, and no part of a possible stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last item of every stream that did not fail. Durations are nanoseconds.
+
+    ``prompt_tokens`` includes the ``cached_tokens`` that were reused; ``generated`` are the tokens sampled.
+    """
+
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    cached_tokens: int
+    generated: tuple[int, ...]
+    prompt_ns: int
+    generate_ns: int
+
+
+class EngineError(Exception):
+    """Base of what the engine refuses or fails with.
+
+    EngineError
+    ├── PromptTooLong     the prompt exceeds the context and may not be shifted (client's fault)
+    ├── InvalidGrammar    the grammar does not compile (client's fault)
+    └── EngineFailed      decoding failed; the next request works
+    """
+
+
+class PromptTooLong(EngineError):
+    pass
+
+
+class InvalidGrammar(EngineError):
+    pass
+
+
+class EngineFailed(EngineError):
+    pass
+
+
+class Engine(Protocol):
+    """One loaded model that generates for many requests at once."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of context for one sequence."""
+
+    @property
+    def slots(self) -> int:
+        """Sequences that are decoded together."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of weights, KV cache and compute buffers."""
+
+    @property
+    def vram_bytes(self) -> int:
+        """The part of ``size_bytes`` that is on GPUs."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def detokenize(self, tokens: Sequence[int]) -> str: ...
+
+    def generate(self, task: Task) -> AsyncIterator[Piece | Finish]:
+        """Queues the task and yields its text as it comes, a Finish last.
+
+        Closing the iterator cancels the generation within one decode step and frees its cells.
+        Raises PromptTooLong, InvalidGrammar before the first item and EngineFailed at any time.
+        """
