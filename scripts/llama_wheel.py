@@ -6,7 +6,7 @@ machine, so every later set-up on the same machine takes it from the cache.
 The flags, and why:
 
 * ``GGML_NATIVE=OFF``: the wheel must run on another CPU than the one that compiled it.
-* ``GGML_BACKEND_DL=ON`` and ``GGML_CPU_ALL_VARIANTS=ON``: the CPU kernels are compiled once for each instruction set and
+* ``GGML_BACKEND_DL=ON``, ``GGML_CPU_ALL_VARIANTS=ON``: the CPU kernels are compiled once for each instruction set and
   the best one is loaded at run time, so portability costs no speed.
 * ``LLAVA_BUILD=OFF``: no image encoder; nothing here calls it.
 

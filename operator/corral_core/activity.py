@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 HEARTBEAT = 5.0
-"""Seconds after which an unchanged activity is said again; silence for three of them means the runner cannot be asked."""
+"""Seconds after which an unchanged activity is said again; three missed ones mean the runner cannot be asked."""
 
 FOREVER = math.inf
 

@@ -64,7 +64,7 @@ class Policy:
 
     @property
     def loaded_limit(self) -> int:
-        return self.max_loaded if self.max_loaded else 3 * max(self.gpus, 1)
+        return self.max_loaded or 3 * max(self.gpus, 1)
 
 
 @dataclass(frozen=True, slots=True)
