@@ -1,0 +1,1 @@
+"""Tests of corral_core: plain values, no processes."""

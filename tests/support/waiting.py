@@ -1,0 +1,51 @@
+"""Waiting for a condition with a deadline, so that no test sleeps for a fixed time and none waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+INTERVAL = 0.01
+"""Seconds between two looks at the condition; dearer conditions take a longer one."""
+
+
+def until(
+    condition: Callable[[], T], timeout: float = 10.0, *, what: str = "the condition", interval: float = INTERVAL
+) -> T:
+    """The first true result of ``condition``, asked again and again; AssertionError after ``timeout`` seconds.
+
+    A condition may raise AssertionError to say what it misses: that counts as not yet.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            result = condition()
+            missing = None
+        except AssertionError as error:
+            result, missing = None, error
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true in {timeout:g} s (last: {result!r})") from missing
+        time.sleep(interval)
+
+
+async def auntil(condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, *, what: str = "the condition") -> T:
+    """``until`` for coroutines: the condition is a plain function or an async one, and the loop goes on meanwhile."""
+    deadline = time.monotonic() + timeout
+    while True:
+        missing = None
+        try:
+            answer = condition()
+            result = await answer if isinstance(answer, Awaitable) else answer
+        except AssertionError as error:
+            result, missing = None, error
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true in {timeout:g} s (last: {result!r})") from missing
+        await asyncio.sleep(INTERVAL)
