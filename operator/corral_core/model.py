@@ -1,18 +1,85 @@
 """The Model resource, ``models.corral.dev/v1alpha1``, as frozen values.
 
-The CRD in ``crds/`` says the same to the API server; a test holds the two together.
+The CRD in ``crds/`` says the same to the API server; a test holds the two together. ``resource.parse_model`` makes
+these values and turns what pydantic finds wrong into ``InvalidModel``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from corral_core.durations import keep_alive_from_request
+from corral_core.errors import InvalidDuration, InvalidName, SourceError
+from corral_core.names import GRAMMAR, canonical, parse_name
+from corral_core.parameters import Parameters
+from corral_core.pod import Pod as Pod
+from corral_core.pod import ResourceName, Subdomain, pattern, refuse
+from corral_core.source import parse_source
 
 GROUP, VERSION, KIND, PLURAL = "corral.dev", "v1alpha1", "Model", "models"
 API_VERSION = f"{GROUP}/{VERSION}"
+
+MAX_NAME = 52
+"""Longest metadata.name: eleven of 63 characters remain for what is derived from it (``model-<name>-pull``)."""
+
+_DURATION = "a duration such as 90s, 5m or 1h30m, whole seconds, or -1 for never unloading"
+
+
+def _check_source(uri: str) -> str:
+    try:
+        parse_source(uri)
+    except SourceError as error:
+        raise refuse(str(error)) from error
+    return uri
+
+
+def _check_name(name: str) -> str:
+    try:
+        parse_name(name)
+    except InvalidName as error:
+        raise refuse(GRAMMAR) from error
+    return name
+
+
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    seen: dict[str, str] = {}
+    for name in names:
+        if canonical(name) in seen:
+            raise refuse(f"each name once, but {name} means the same as {seen[canonical(name)]}")
+        seen[canonical(name)] = name
+    return names
+
+
+def _check_keep_alive(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise refuse(_DURATION)
+    try:
+        keep_alive_from_request(value)
+    except InvalidDuration as error:
+        raise refuse(f"{_DURATION} ({error})") from error
+    return value
+
+
+def _auto_or_int(minimum: int, maximum: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if value != "auto" and not (is_number and minimum <= value <= maximum):  # type: ignore[operator]  # is_number
+            raise refuse(f"auto or a whole number from {minimum} to {maximum}")
+        return value
+
+    return BeforeValidator(check)
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=32), AfterValidator(_check_names)]
+KeepAlive = Annotated[str | int, BeforeValidator(_check_keep_alive)]
+ContextLength = Annotated[int | Literal["auto"], _auto_or_int(4, 16_777_216)]
+Parallel = Annotated[int | Literal["auto"], _auto_or_int(1, 256)]
+Digest = Annotated[str, pattern(r"[0-9a-f]{64}", "the 64 lower-case hex digits of a SHA-256", 64)]
 
 
 class _Frozen(BaseModel):
@@ -20,45 +87,50 @@ class _Frozen(BaseModel):
 
 
 class GPU(_Frozen):
-    count: int = Field(default=0, ge=0)
-    resource: str = "nvidia.com/gpu"
-
-
-class Pod(_Frozen):
-    """Overrides for the runner pod, in the shapes of the Kubernetes API."""
-
-    image: str | None = None
-    resources: dict[str, dict[str, str | int | float]] = Field(default_factory=dict)
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: list[dict[str, object]] = Field(default_factory=list)
-    affinity: dict[str, object] | None = None
-    env: list[dict[str, object]] = Field(default_factory=list)
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    image_pull_secrets: list[dict[str, str]] = Field(default_factory=list)
-    priority_class_name: str | None = None
+    count: int = Field(default=0, ge=0, le=256)
+    resource: ResourceName = "nvidia.com/gpu"
 
 
 class ModelSpec(_Frozen):
-    source: str
-    sha256: str | None = None
-    names: tuple[str, ...] = ()
-    parameters: dict[str, object] = Field(default_factory=dict)
+    """The wish of the person who wrote the Model; every default is the CRD's."""
+
+    source: Annotated[str, AfterValidator(_check_source), Field(max_length=2048)]
+    sha256: Digest | None = None
+    names: Names = ()
+    parameters: Parameters = Field(default_factory=Parameters)
     system: str | None = None
-    template: str | None = None
-    license: str | None = None
-    context_length: int | Literal["auto"] = "auto"
-    parallel: int | Literal["auto"] = "auto"
-    keep_alive: str | int | float | None = None
-    keep_alive_min: str | int | float | None = None
-    keep_alive_max: str | int | float | None = None
-    min_replicas: int = 0
-    max_replicas: int = 1
-    replicas: int | None = None
+    context_length: ContextLength = "auto"
+    parallel: Parallel = "auto"
+    keep_alive: KeepAlive | None = None
+    keep_alive_min: KeepAlive | None = None
+    keep_alive_max: KeepAlive | None = None
+    min_replicas: int = Field(default=0, ge=0)
+    max_replicas: int = Field(default=1, ge=1, le=1)
+    replicas: int | None = Field(default=None, ge=0)
     gpu: GPU = GPU()
-    runtime_class_name: str | None = None
+    runtime_class_name: Subdomain | None = None
     pod: Pod = Pod()
     suspend: bool = False
+
+    @model_validator(mode="after")
+    def _replicas_fit(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise _at("minReplicas", self.min_replicas, f"at most maxReplicas ({self.max_replicas})")
+        if self.replicas is not None and self.replicas > self.max_replicas:
+            raise _at("replicas", self.replicas, f"at most maxReplicas ({self.max_replicas})")
+        return self
+
+    @model_validator(mode="after")
+    def _keep_alive_bounds_fit(self) -> Self:
+        low, high = keep_alive_from_request(self.keep_alive_min), keep_alive_from_request(self.keep_alive_max)
+        if low is not None and high is not None and low > high:
+            raise _at("keepAliveMin", self.keep_alive_min, f"at most keepAliveMax ({self.keep_alive_max})")
+        return self
+
+
+def _at(field: str, value: object, allowed: str) -> Exception:
+    """A refusal by a check over several fields, that names the one to change."""
+    return refuse(allowed, field=field, value=value)
 
 
 @dataclass(frozen=True, slots=True)
