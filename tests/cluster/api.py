@@ -1,0 +1,164 @@
+"""A small client of the Kubernetes API for the tests: JSON in, JSON out, no client library's opinions between.
+
+It takes any kubeconfig whose user is a token or a client certificate. Every request has a timeout.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlencode, urlsplit
+
+Object = dict[str, object]
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+MODELS = "/apis/corral.dev/v1alpha1"
+
+_TIMEOUT = 10.0
+_WATCH_SECONDS = 240
+
+
+class ApiError(Exception):
+    """An answer other than 2xx. ``status`` is its code, the text the server's message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+class Gone(Exception):
+    """The watch cannot go on from where it was: list again."""
+
+
+class Api:
+    """Requests to one API server. Safe for several threads: every request has a connection of its own."""
+
+    def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
+        view = ("config", "view", "--raw", "--minify", "--flatten", "-o", "json")
+        command = [str(kubectl), "--kubeconfig", str(kubeconfig), *view]
+        config = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        address = urlsplit(cluster["server"])
+        self._host, self._port = address.hostname or "", address.port or 443
+        self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+        self._tls = _tls(cluster, user)
+
+    def get(self, path: str, **query: str) -> Object:
+        return self.request("GET", path, query=query)
+
+    def find(self, path: str) -> Object | None:
+        """The object, or None when there is none."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def items(self, path: str, **query: str) -> list[Object]:
+        return cast("list[Object]", self.get(path, **query)["items"])
+
+    def create(self, path: str, body: Mapping[str, object]) -> Object:
+        return self.request("POST", path, body=body)
+
+    def patch(self, path: str, body: Mapping[str, object]) -> Object:
+        """A JSON merge patch."""
+        return self.request("PATCH", path, body=body, content=MERGE)
+
+    def delete(self, path: str, **options: object) -> None:
+        """Deletes; not there already is well too. ``options`` are those of DeleteOptions."""
+        try:
+            self.request("DELETE", path, body={"kind": "DeleteOptions", "apiVersion": "v1", **options})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+    ) -> Object:
+        """One request. Raises ApiError, or OSError when the server cannot be reached."""
+        connection = self._connection(_TIMEOUT)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            headers = self._headers | {"Content-Type": content, "Accept": "application/json"}
+            connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
+            response = connection.getresponse()
+            answer = cast("Object", json.loads(response.read() or b"{}"))
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"{method} {path}: {error!r}") from error
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise ApiError(response.status, str(answer.get("message", answer)))
+        return answer
+
+    def watch(self, path: str, version: str, **query: str) -> Iterator[tuple[str, Object]]:
+        """``(ADDED | MODIFIED | DELETED, object)`` from a resource version on, until the server ends the watch.
+
+        Raises Gone, or OSError when the server cannot be reached or goes away.
+        """
+        options = {"watch": "1", "resourceVersion": version, "timeoutSeconds": str(_WATCH_SECONDS), **query}
+        connection = self._connection(_WATCH_SECONDS + _TIMEOUT)
+        try:
+            connection.request("GET", f"{path}?{urlencode(options)}", None, self._headers)
+            response = connection.getresponse()
+            if response.status != 200:
+                raise ConnectionError(f"watch of {path}: {response.status}")
+            while line := response.readline():
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise Gone(str(event["object"].get("message")))
+                yield event["type"], event["object"]
+        except (http.client.HTTPException, json.JSONDecodeError) as error:
+            raise ConnectionError(f"watch of {path}: {error!r}") from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
+
+
+def _tls(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:
+    authority = cluster.get("certificate-authority-data")
+    context = ssl.create_default_context(cadata=None if authority is None else base64.b64decode(authority).decode())
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if "client-certificate-data" in user:
+        with tempfile.NamedTemporaryFile() as pair:
+            pair.write(base64.b64decode(user["client-certificate-data"]) + b"\n")
+            pair.write(base64.b64decode(user["client-key-data"]))
+            pair.flush()
+            context.load_cert_chain(pair.name)
+    return context
+
+
+def at(value: object, *path: str | int) -> object:
+    """What lies at ``path`` in a JSON value; None where any step of it is missing."""
+    for step in path:
+        if isinstance(step, str) and isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(step, int) and isinstance(value, list) and -len(value) <= step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def condition(resource: Object | None, kind: str) -> Object:
+    """The condition of this type in a resource's status; empty when there is none."""
+    conditions = at(resource, "status", "conditions")
+    listed = conditions if isinstance(conditions, list) else []
+    return next((item for item in listed if isinstance(item, dict) and item.get("type") == kind), {})
