@@ -5,7 +5,7 @@ The routes render templates, parse options and shape responses; the engine knows
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -70,12 +70,18 @@ class EngineError(Exception):
 
     EngineError
     ├── PromptTooLong     the prompt exceeds the context and may not be shifted (client's fault)
-    ├── InvalidGrammar    the grammar does not compile (client's fault)
-    └── EngineFailed      decoding failed; the next request works
+    ├── InvalidPrompt     a token is not in the vocabulary (client's fault)
+    ├── InvalidGrammar    the grammar does not compile or lets nothing be said (client's fault)
+    ├── EngineFailed      decoding failed; the next request works
+    └── LoadFailed        the weights cannot be loaded; the text names the file
     """
 
 
 class PromptTooLong(EngineError):
+    pass
+
+
+class InvalidPrompt(EngineError):
     pass
 
 
@@ -84,6 +90,10 @@ class InvalidGrammar(EngineError):
 
 
 class EngineFailed(EngineError):
+    pass
+
+
+class LoadFailed(EngineError):
     pass
 
 
@@ -110,9 +120,9 @@ class Engine(Protocol):
 
     def detokenize(self, tokens: Sequence[int]) -> str: ...
 
-    def generate(self, task: Task) -> AsyncIterator[Piece | Finish]:
+    def generate(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         """Queues the task and yields its text as it comes, a Finish last.
 
-        Closing the iterator cancels the generation within one decode step and frees its cells.
-        Raises PromptTooLong, InvalidGrammar before the first item and EngineFailed at any time.
+        Closing it (``contextlib.aclosing``) cancels the generation within one decode step and frees its cells.
+        Raises PromptTooLong, InvalidPrompt, InvalidGrammar before the first item and EngineFailed at any time.
         """

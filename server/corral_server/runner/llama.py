@@ -1,0 +1,343 @@
+"""The adapter to llama.cpp: the only module that imports ``llama_cpp``, and only its low-level API.
+
+Model, context, batch and samplers become small typed classes; ctypes, pointers and llama.cpp's log stay in here.
+What always holds: the compute backends are loaded before anything else, through the very ``libggml`` that libllama
+links (each copy in the wheel has a registry of its own); every handle has one owner and ``close`` frees it once;
+nothing in here is called with values that make llama.cpp throw, because a C++ exception would end the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from corral_server.runner.generation import EngineFailed, InvalidGrammar, LoadFailed
+
+log = logging.getLogger("corral.runner.llama")
+
+_BUFFER_SIZE = re.compile(r"(\S+)\s+(?:KV|RS|model|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_LEVELS = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.ERROR}
+_load_lock = threading.Lock()
+_captured: list[tuple[int, str]] | None = None
+
+
+def _load_library() -> ModuleType:
+    """``llama_cpp.llama_cpp`` without the package's ``__init__``, which imports what serves the high-level API.
+
+    That would add a quarter of a second to every start of a runner.
+    """
+    if "llama_cpp" not in sys.modules:
+        spec = importlib.util.find_spec("llama_cpp")
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError("llama-cpp-python is not installed; run scripts/llama_wheel.py and install the wheel")
+        package = ModuleType("llama_cpp")
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules["llama_cpp"] = package
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+C: Any = _load_library()
+
+
+@C.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes.CFUNCTYPE makes it
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    if _captured is not None:
+        _captured.append((level, text.decode("utf-8", "replace")))
+    elif level in _LEVELS:
+        log.log(_LEVELS[level], text.decode("utf-8", "replace").rstrip())
+
+
+@contextmanager
+def _captured_log() -> Iterator[list[tuple[int, str]]]:
+    """Collects what llama.cpp logs while a model loads: sizes and the reason of a failure are said only there."""
+    global _captured
+    with _load_lock:
+        lines: list[tuple[int, str]] = []
+        _captured = lines
+        try:
+            yield lines
+        finally:
+            _captured = None
+
+
+@functools.cache
+def initialize() -> str:
+    """Loads the compute backends once; returns the file name of the CPU kernels in use."""
+    C.llama_log_set(_on_log, ctypes.c_void_p(0))
+    package = Path(C.__file__).parent
+    ggml = ctypes.CDLL(str(next(p for n in ("libggml.so.0", "libggml.so") if (p := package / "lib" / n).exists())))
+    for folder in (package.parent / "bin", package / "lib"):
+        if any(folder.glob("libggml-cpu-*.so")):
+            ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+            ggml.ggml_backend_load_all_from_path(str(folder).encode())
+            break
+    C.llama_backend_init()
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    if ggml.ggml_backend_dev_count() == 0:
+        raise LoadFailed("llama.cpp found no compute backend: its libggml-cpu-*.so files are missing beside it")
+    return _loaded_kernels()
+
+
+def _loaded_kernels() -> str:
+    maps = Path("/proc/self/maps")
+    found = re.search(r"/(libggml-cpu[^/\s]*)\s", maps.read_text()) if maps.exists() else None
+    return found[1] if found else "built in"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOptions:
+    """``length`` tokens for each of ``sequences``; ``batch`` tokens at most in one decode; cache types are ggml's."""
+
+    length: int
+    sequences: int
+    batch: int = 512
+    threads: int = 1
+    unified: bool = True
+    flash_attention: int = -1
+    cache_type: int = 1
+
+
+class LlamaModel:
+    """Weights and vocabulary of one GGUF. Tokenizing is safe from any thread."""
+
+    def __init__(self, path: Path, *, gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> None:
+        """Loads the file; ``progress`` gets 0 to 1 and aborts the loading by returning False. Raises LoadFailed."""
+        initialize()
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        if progress is not None:
+            params.progress_callback = C.llama_progress_callback(lambda share, _data: bool(progress(share)))
+        with _captured_log() as lines:
+            self._model = C.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise LoadFailed(f"{path} cannot be loaded: {_reason(lines)}")
+        self.buffers = _buffer_sizes(lines)
+        self._vocab = C.llama_model_get_vocab(self._model)
+        self.vocab_size: int = C.llama_vocab_n_tokens(self._vocab)
+        self.train_context: int = C.llama_model_n_ctx_train(self._model)
+        self.weights_bytes: int = C.llama_model_size(self._model)
+        self.bos: int = C.llama_vocab_bos(self._vocab)
+        self.eos: int = C.llama_vocab_eos(self._vocab)
+        self.adds_bos: bool = C.llama_vocab_get_add_bos(self._vocab)
+        self._pieces: dict[int, bytes] = {}
+        if not C.llama_model_has_decoder(self._model):
+            self.close()
+            raise LoadFailed(f"{path} cannot be loaded: the model has no decoder, so it cannot generate text")
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        while True:
+            tokens = (C.llama_token * room)()
+            count = C.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, parse_special)
+            if count >= 0:
+                return list(tokens[:count])
+            if count == -(2**31):
+                raise EngineFailed("the text is too long to be tokenized")
+            room = -count
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of one token, perhaps half a character; a control token has none unless ``special``."""
+        if not special and token in self._pieces:
+            return self._pieces[token]
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = C.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            if count >= 0:
+                break
+            size = -count
+        data = buffer.raw[:count]
+        if not special:
+            self._pieces[token] = data
+        return data
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of the tokens, special ones included. Raises ValueError for a token that is not in the vocabulary."""
+        if not self.knows(tokens):
+            raise ValueError("a token is not in the model's vocabulary")
+        return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+
+    def knows(self, tokens: Iterable[int]) -> bool:
+        return all(0 <= token < self.vocab_size for token in tokens)
+
+    def ends(self, token: int) -> bool:
+        """Whether the token ends a generation (end of text, of turn, of message)."""
+        return bool(C.llama_vocab_is_eog(self._vocab, token))
+
+    def text_of(self, token: int) -> str:
+        """A special token as templates write it (``<|im_end|>``); empty when the model has none."""
+        return C.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
+
+    def chat_template(self) -> str | None:
+        template = C.llama_model_chat_template(self._model, None)
+        return template.decode("utf-8", "replace") if template is not None else None
+
+    def context(self, options: ContextOptions) -> LlamaContext:
+        """Raises LoadFailed when memory is short."""
+        return LlamaContext(self, self._model, options)
+
+    def grammar(self, text: str) -> Sampler:
+        """Raises InvalidGrammar when the GBNF text does not parse or has no root."""
+        if not text.strip() or "\0" in text:
+            raise InvalidGrammar("the grammar is empty or has a NUL character")
+        with _captured_log() as lines:
+            handle = C.llama_sampler_init_grammar(self._vocab, text.encode("utf-8", "replace"), b"root")
+        if not handle:
+            raise InvalidGrammar(f"the grammar does not compile: {_reason(lines)}")
+        return Sampler(handle)
+
+    def close(self) -> None:
+        if self._model:
+            C.llama_model_free(self._model)
+            self._model = None
+
+
+def _reason(lines: list[tuple[int, str]]) -> str:
+    """The most telling of llama.cpp's messages: the first error, whose successors only say that loading failed."""
+    errors = [text.strip() for level, text in lines if level == 4 and text.strip()]
+    said = errors or [text.strip() for _, text in lines[-1:]]
+    return re.sub(r"^\w+: ", "", said[0]) if said else "llama.cpp gave no reason"
+
+
+def _buffer_sizes(lines: list[tuple[int, str]]) -> dict[str, int]:
+    """Bytes by the kind of memory (``CPU_Mapped``, ``CUDA0``) as llama.cpp reported them."""
+    sizes: dict[str, int] = {}
+    for found in _BUFFER_SIZE.finditer("".join(text for _, text in lines)):
+        sizes[found[1]] = sizes.get(found[1], 0) + int(float(found[2]) * 1024 * 1024)
+    return sizes
+
+
+class LlamaContext:
+    """KV cache and compute buffers. Only one thread at a time may call it."""
+
+    def __init__(self, model: LlamaModel, handle: object, options: ContextOptions) -> None:
+        params = C.llama_context_default_params()
+        params.n_ctx = options.length * options.sequences
+        params.n_batch = params.n_ubatch = options.batch
+        params.n_seq_max = params.n_outputs_max = options.sequences
+        params.n_threads = params.n_threads_batch = options.threads
+        params.kv_unified = options.unified
+        params.flash_attn_type = options.flash_attention
+        params.type_k = params.type_v = options.cache_type
+        params.no_perf = True
+        with _captured_log() as lines:
+            self._context = C.llama_init_from_model(handle, params)
+        if not self._context:
+            raise LoadFailed(f"no context of {options.length} x {options.sequences} tokens: {_reason(lines)}")
+        self.buffers = _buffer_sizes(lines)
+        self._memory = C.llama_get_memory(self._context)
+        self.vocab_size = model.vocab_size
+        self.can_shift: bool = C.llama_memory_can_shift(self._memory)
+        self._batch = C.llama_batch_init(options.batch, 0, 1)
+        self.capacity = options.batch
+        self._size = 0
+
+    def clear_batch(self) -> None:
+        self._size = 0
+
+    def add(self, sequence: int, position: int, tokens: Sequence[int], *, output: bool) -> int:
+        """Appends tokens to the batch; returns the index of the last, whose logits are kept when ``output``."""
+        batch, start = self._batch, self._size
+        self._size = end = start + len(tokens)
+        if end > self.capacity:
+            raise ValueError("the batch is full")
+        for index, token in enumerate(tokens, start):
+            batch.token[index] = token
+            batch.pos[index] = position + index - start
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = sequence
+            batch.logits[index] = 0
+        batch.logits[end - 1] = output
+        return end - 1
+
+    def decode(self) -> int:
+        """Runs the batch: 0 done, 1 no room in the cache (nothing changed), others failed."""
+        self._batch.n_tokens = self._size
+        return int(C.llama_decode(self._context, self._batch))
+
+    def remove(self, sequence: int, start: int = 0, end: int = -1) -> bool:
+        """Forgets positions [start, end) of a sequence; False when this memory cannot forget a part."""
+        return bool(C.llama_memory_seq_rm(self._memory, sequence, start, end))
+
+    def move(self, sequence: int, start: int, end: int, by: int) -> None:
+        C.llama_memory_seq_add(self._memory, sequence, start, end, by)
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Lets ``target`` share the source's cells at positions [0, end); needs unified memory."""
+        C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def clear(self) -> None:
+        C.llama_memory_clear(self._memory, False)
+
+    def sample(self, sampler: Sampler, index: int) -> int:
+        """Samples from the logits of batch entry ``index`` and tells the sampler what was chosen."""
+        return int(C.llama_sampler_sample(sampler.handle, self._context, index))
+
+    def logits(self, index: int) -> Any:
+        """``float*`` of ``vocab_size`` logits, valid until the next decode."""
+        return C.llama_get_logits_ith(self._context, index)
+
+    def close(self) -> None:
+        if self._context:
+            C.llama_batch_free(self._batch)
+            C.llama_free(self._context)
+            self._context = None
+
+
+class Candidates(Protocol):
+    """An array of ``llama_token_data`` (id int32, logit float32, p float32) in memory that stays where it is."""
+
+    @property
+    def address(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
+class Sampler:
+    """One sampler or a chain of them; frees what it owns."""
+
+    def __init__(self, handle: object) -> None:
+        self.handle = handle
+
+    @classmethod
+    def chain(cls, *links: object) -> Sampler:
+        """Takes the links (of ``link``) over; they are applied in this order."""
+        params = C.llama_sampler_chain_default_params()
+        params.no_perf = True
+        chain = C.llama_sampler_chain_init(params)
+        for link in links:
+            C.llama_sampler_chain_add(chain, link)
+        return cls(chain)
+
+    def apply(self, candidates: Candidates) -> int:
+        """Filters and orders the candidates in place; returns the chosen token, -1 when this sampler chooses none."""
+        data = ctypes.cast(candidates.address, C.llama_token_data_p)
+        array = C.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+        C.llama_sampler_apply(self.handle, ctypes.byref(array))
+        return int(array.data[array.selected].id) if array.selected >= 0 else -1
+
+    def accept(self, token: int) -> None:
+        C.llama_sampler_accept(self.handle, token)
+
+    def close(self) -> None:
+        if self.handle:
+            C.llama_sampler_free(self.handle)
+            self.handle = None
+
+
+def link(kind: str, *arguments: float) -> object:
+    """One link of a chain: ``link("top_k", 40)`` is ``llama_sampler_init_top_k(40)``."""
+    return getattr(C, f"llama_sampler_init_{kind}")(*arguments)

@@ -1,0 +1,96 @@
+"""A slot's cells and the generation that runs in it.
+
+What always holds: ``Slot.cells`` are exactly the tokens whose keys and values llama.cpp holds for that sequence, at
+positions 0 to len - 1; ``Generation.pending`` are the tokens still to be decoded after them. A generation with one
+pending token that has sampled before is generating, otherwise it is being prefilled: the batch needs no other state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from corral_server.runner.generation import Finish, Task
+from corral_server.runner.sampling import Chooser
+from corral_server.runner.stream import Stream
+from corral_server.runner.text import TextAssembler
+
+
+@dataclass(eq=False, slots=True)
+class Generation:
+    """One task from the queue to its Finish. Times are ``perf_counter_ns``."""
+
+    task: Task
+    stream: Stream
+    chooser: Chooser
+    prompt: tuple[int, ...]
+    keep: int
+    limit: int
+    text: TextAssembler
+    pending: list[int] = field(default_factory=list)
+    cached: int = 0
+    generated: list[int] = field(default_factory=list)
+    began: int = 0
+    first: int = 0
+
+    def start(self, cached: int) -> None:
+        self.cached = cached
+        self.pending = list(self.prompt[cached:])
+        self.began = time.perf_counter_ns()
+
+    def sampled(self, token: int) -> None:
+        if not self.generated:
+            self.first = time.perf_counter_ns()
+        self.generated.append(token)
+        self.pending = [token]
+
+    def finish(self, reason: Literal["stop", "length"]) -> Finish:
+        now = time.perf_counter_ns()
+        first = self.first or now
+        return Finish(
+            reason=reason,
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached,
+            generated=tuple(self.generated),
+            prompt_ns=first - self.began,
+            generate_ns=now - first,
+        )
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One of llama.cpp's sequences."""
+
+    sequence: int
+    cells: list[int] = field(default_factory=list)
+    generation: Generation | None = None
+    used: int = 0
+    """When it was last given back, as a count: the longest unused slot loses its cells first."""
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the beginning that both have; compares slices, because prompts are long and mostly equal."""
+    low, high = 0, min(len(left), len(right))
+    if list(left[:high]) == list(right[:high]):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if list(left[low:middle]) == list(right[low:middle]):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def choose_slot(idle: Sequence[Slot], prompt: Sequence[int]) -> tuple[Slot, int]:
+    """The idle slot that holds most of the prompt, and how much; without a useful one the longest unused slot.
+
+    A match of less than half of what a slot holds and less than half of the prompt is not worth another's cache.
+    """
+    best, shared = max(((slot, common_prefix(slot.cells, prompt)) for slot in idle), key=lambda found: found[1])
+    if shared * 2 > min(len(best.cells), len(prompt)):
+        return best, shared
+    oldest = min(idle, key=lambda slot: (bool(slot.cells), slot.used))
+    return oldest, common_prefix(oldest.cells, prompt)
