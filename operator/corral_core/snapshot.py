@@ -14,13 +14,17 @@ from corral_core.model import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One runner of a Model as observed. ``activity`` None means it cannot be asked, and so counts as busy."""
+    """One runner of a Model as observed. ``activity`` None means it cannot be asked, and so counts as busy.
+
+    ``ready_since`` is when it became ready, None while it is not or when nobody noted it.
+    """
 
     name: str
     ready: bool
     terminating: bool
     started_at: float
     activity: Activity | None = None
+    ready_since: float | None = None
 
     @property
     def idle(self) -> bool:
@@ -40,6 +44,7 @@ class ModelState:
     """A Model and all that is known of it. ``desired`` is the number of replicas asked for at present.
 
     ``refused`` is why the Model is not served at all (its names belong to another Model, say); None when it is.
+    ``draining`` is what the last plan said: a busy Model that was picked to make room stays picked.
     """
 
     key: str
@@ -49,18 +54,33 @@ class ModelState:
     replicas: tuple[Replica, ...] = ()
     demand: Demand | None = None
     refused: str | None = None
+    draining: bool = False
+
+    @property
+    def live(self) -> tuple[Replica, ...]:
+        """The replicas that are to stay, those that start included."""
+        return tuple(replica for replica in self.replicas if not replica.terminating)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a replica is on its way out and still holds its memory."""
+        return any(replica.terminating for replica in self.replicas)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The installation's rules. ``max_loaded`` None means Ollama's default: 3 for each GPU, 3 without any.
 
-    ``keep_alive`` (seconds) is for Models that give none.
+    ``keep_alive`` (seconds) is for Models that give none. A replica that became ready less than ``min_residency``
+    seconds ago and has served nobody yet is not unloaded: the request it was started for is on its way. One that nobody
+    waits for and that is not ready ``load_timeout`` seconds after its start is given up.
     """
 
     keep_alive: float = 300.0
     max_loaded: int | None = None
     gpus: int = 0
+    min_residency: float = 2.0
+    load_timeout: float = 300.0
 
     @property
     def loaded_limit(self) -> int:
@@ -77,12 +97,16 @@ class Snapshot:
 class Decision:
     """What is to be done with one Model, with a reason for a person.
 
-    ``waiting_for_capacity`` is set when requests wait and nothing could be started for them yet.
+    ``waiting_for_capacity`` is set when requests wait and nothing could be started for them yet. ``yields_to`` is the
+    key of the Model that this one makes room for. With ``draining`` it is still busy: its replicas stay, but nobody may
+    route new requests to them (they wait, and count as demand), so that it becomes idle and leaves.
     """
 
     replicas: int
     reason: str
     waiting_for_capacity: bool = False
+    draining: bool = False
+    yields_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
