@@ -9,7 +9,9 @@
 #   --quiet              pip's list of what is already there hides what matters; errors are still shown
 # No flag names a package index: that is the machine's own configuration.
 
-PYTHON ?= python3
+# The first Python that is new enough; without one, python3, which then says what is wrong.
+PYTHON ?= $(or $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p)))),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
