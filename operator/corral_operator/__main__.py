@@ -1,0 +1,5 @@
+"""``python -m corral_operator``."""
+
+from corral_operator.main import main
+
+main()

@@ -1,0 +1,80 @@
+"""Makes the objects that a Model owns be as decided. Writes only when something differs.
+
+What may differ is what is wanted (the Model, the replicas or the defaults changed), what is there (somebody edited or
+deleted the object), or what is known: after a start the first look applies everything once, which changes nothing on
+the server when all is well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from corral_core.jsonfields import Json
+from corral_core.model import Model
+from corral_operator import manifests, paths
+from corral_operator.config import RunnerDefaults
+from corral_operator.kube import Kube
+from corral_operator.objects import DeploymentObject, Meta, ModelObject, ServiceObject
+from corral_operator.observe import Store
+
+_Applied = tuple[str, str, int]
+
+
+class Actor:
+    def __init__(self, kube: Kube, store: Store, defaults: RunnerDefaults) -> None:
+        self._kube = kube
+        self._store = store
+        self._defaults = defaults
+        self._applied: dict[str, _Applied] = {}
+
+    async def ensure(self, item: ModelObject, replicas: int) -> None:
+        """The Deployment first, since a request may wait for it. Raises KubeError."""
+        model = item.model
+        if model is None:
+            return
+        await self._ensure_deployment(model, replicas)
+        await self._ensure_service(model)
+
+    def forget(self, model: str) -> None:
+        """The Model is gone; what it owned goes by its owner references."""
+        for kind in ("deployment", "service"):
+            self._applied.pop(f"{kind} {model}", None)
+
+    async def _ensure_deployment(self, model: Model, replicas: int) -> None:
+        memo = f"deployment {model.key}"
+        wanted = manifests.deployment(model, replicas, defaults=self._defaults)
+        name = manifests.owned_name(model.name)
+        there = self._store.deployments.get(f"{model.namespace}/{name}")
+        digest = _digest(wanted)
+        if there and there.replicas == replicas and self._applied.get(memo) == _state(digest, there):
+            return
+        answer = await self._kube.apply(paths.deployments(model.namespace, name), wanted)
+        self._store.heard_deployment(answer, kind="APPLIED")
+        now_there = self._store.deployments.get(f"{model.namespace}/{name}")
+        if now_there:
+            self._applied[memo] = _state(digest, now_there)
+
+    async def _ensure_service(self, model: Model) -> None:
+        memo = f"service {model.key}"
+        wanted = manifests.service(model)
+        name = manifests.owned_name(model.name)
+        there = self._store.services.get(f"{model.namespace}/{name}")
+        digest = _digest(wanted)
+        if there and self._applied.get(memo) == _state(digest, there):
+            return
+        answer = await self._kube.apply(paths.services(model.namespace, name), wanted)
+        self._store.heard_service(answer, kind="APPLIED")
+        now_there = self._store.services.get(f"{model.namespace}/{name}")
+        if now_there:
+            self._applied[memo] = _state(digest, now_there)
+
+
+def _state(digest: str, there: DeploymentObject | ServiceObject) -> _Applied:
+    """What was applied, and to which state of the object: a Deployment's status changes, so its generation counts."""
+    meta: Meta = there.meta
+    return digest, meta.uid, meta.generation if isinstance(there, DeploymentObject) else meta.version
+
+
+def _digest(manifest: Json) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,95 @@
+"""The operator's settings, read once from the environment: Ollama's names where it has one, ``CORRAL_*`` otherwise."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from corral_core.durations import keep_alive_from_env
+from corral_core.settings import duration_setting, int_setting, list_setting, text_setting
+from corral_core.snapshot import Policy
+
+RUNNER_SETTINGS = (
+    "OLLAMA_KEEP_ALIVE",
+    "OLLAMA_CONTEXT_LENGTH",
+    "OLLAMA_NUM_PARALLEL",
+    "OLLAMA_KV_CACHE_TYPE",
+    "OLLAMA_FLASH_ATTENTION",
+)
+"""Settings of the installation that every runner is started with."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerDefaults:
+    """What runner pods get when their Model says nothing else. ``drain`` is in seconds."""
+
+    image: str = "corral/runner:dev"
+    drain: float = 60.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseConfig:
+    """The Lease that lets one operator act. ``duration`` (seconds) after its last renewal another one may take over."""
+
+    namespace: str = "default"
+    name: str = "corral-operator"
+    identity: str = "operator"
+    duration: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """``namespaces`` empty means all of them; ``resync`` is how often (seconds) everything is listed anew."""
+
+    policy: Policy = field(default_factory=Policy)
+    runner: RunnerDefaults = field(default_factory=RunnerDefaults)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    namespaces: tuple[str, ...] = ()
+    kubeconfig: str | None = None
+    resync: float = 60.0
+    workers: int = 4
+    log_level: str = "INFO"
+
+
+def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
+    """Raises InvalidSetting, which names the variable and what is allowed."""
+    return OperatorConfig(
+        policy=_policy(environ),
+        runner=_runner(environ),
+        lease=_lease(environ),
+        namespaces=list_setting(environ, "CORRAL_WATCH_NAMESPACES"),
+        kubeconfig=text_setting(environ, "KUBECONFIG") or None,
+        resync=duration_setting(environ, "CORRAL_RESYNC_PERIOD", default=60.0, minimum=1.0),
+        workers=int_setting(environ, "CORRAL_WORKERS", default=4, minimum=1, maximum=64),
+        log_level=text_setting(environ, "CORRAL_LOG_LEVEL", default="INFO").upper(),
+    )
+
+
+def _policy(environ: Mapping[str, str]) -> Policy:
+    max_loaded = int_setting(environ, "OLLAMA_MAX_LOADED_MODELS", default=0, minimum=0)
+    return Policy(
+        keep_alive=keep_alive_from_env(environ.get("OLLAMA_KEEP_ALIVE", "")),
+        max_loaded=max_loaded or None,
+        load_timeout=duration_setting(environ, "OLLAMA_LOAD_TIMEOUT", default=300.0, minimum=1.0),
+    )
+
+
+def _runner(environ: Mapping[str, str]) -> RunnerDefaults:
+    return RunnerDefaults(
+        image=text_setting(environ, "CORRAL_RUNNER_IMAGE", default="corral/runner:dev"),
+        drain=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=60.0),
+        settings={name: environ[name] for name in RUNNER_SETTINGS if environ.get(name)},
+    )
+
+
+def _lease(environ: Mapping[str, str]) -> LeaseConfig:
+    identity = text_setting(environ, "CORRAL_OPERATOR_ID", default=f"{socket.gethostname()}-{os.getpid()}")
+    return LeaseConfig(
+        namespace=text_setting(environ, "CORRAL_LEASE_NAMESPACE", default="default"),
+        name=text_setting(environ, "CORRAL_LEASE_NAME", default="corral-operator"),
+        identity=identity,
+        duration=duration_setting(environ, "CORRAL_LEASE_DURATION", default=15.0, minimum=3.0),
+    )

@@ -1,0 +1,185 @@
+"""Observe, plan, act: what is heard is kept, the planner decides about all Models, and each Model is made so.
+
+Level, not edge: hearing something only marks the plan as stale and a Model as to be looked at. Workers plan anew when
+the plan is stale, and then make one Model's objects and status be as the plan says, whatever led there. So nothing
+depends on the order of messages, and a process that starts anew carries on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from corral_core.activity import Activity
+from corral_core.planner import plan
+from corral_core.snapshot import Plan, Policy
+from corral_operator.kube import KubeError
+from corral_operator.objects import ModelObject
+from corral_operator.observe import RunnerInfo, Store
+from corral_operator.status import View
+from corral_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+PLAN = ""
+"""The queue's key for planning anew because of time alone."""
+
+CALM = 0.5
+"""Seconds by which ordinary traffic's activity is gathered before anybody looks at it."""
+
+
+class Acting(Protocol):
+    """Makes what a Model owns be as decided; ``actor.Actor``."""
+
+    async def ensure(self, item: ModelObject, replicas: int) -> None: ...
+
+    def forget(self, model: str) -> None: ...
+
+
+class Reporting(Protocol):
+    """Writes a Model's status when it changed; ``reporter.Reporter``. Returns when to look again, in seconds."""
+
+    async def report(self, view: View) -> float | None: ...
+
+    def forget(self, model: str) -> None: ...
+
+
+class Controller:
+    """All methods are called on one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: WorkQueue,
+        *,
+        policy: Policy,
+        actor: Acting,
+        reporter: Reporting,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._policy = policy
+        self._actor = actor
+        self._reporter = reporter
+        self._clock = clock
+        self._plan = Plan({})
+        self._stale = True
+        self._pressed = False
+
+    def changed(self, model: str) -> None:
+        """Something about the Model is new."""
+        self._stale = True
+        self._queue.add(model)
+
+    def heard(self, model: str, runner: str, activity: Activity | None) -> None:
+        """What a runner (its pod's uid) of the Model said, or None when it cannot be asked."""
+        before = self._store.activities.get(runner)
+        if activity is None:
+            self._store.activities.pop(runner, None)
+        else:
+            self._store.activities[runner] = activity
+        self._stale = True
+        delay = 0.0 if self._pressed or _urgent(before, activity, self._clock()) else CALM
+        self._queue.add_after(model, delay)
+
+    def told(self, model: str, runner: str, info: RunnerInfo) -> None:
+        """What a runner has told of its model after loading."""
+        self._store.infos[runner] = info
+        self.changed(model)
+
+    async def work(self) -> None:
+        """Handles keys for ever; several of these run side by side."""
+        while True:
+            key = await self._queue.get()
+            try:
+                await self.handle(key)
+                self._queue.succeeded(key)
+            except KubeError as error:
+                delay = self._queue.retry(key)
+                log.warning("will be tried again", extra={"model": key, "error": str(error), "in_s": delay})
+            finally:
+                self._queue.done(key)
+
+    async def handle(self, key: str) -> None:
+        """Plans if need be, and makes the Model be as planned. Raises KubeError."""
+        if self._stale or key == PLAN:
+            self._replan()
+        if key == PLAN:
+            return
+        item = self._store.models.get(key)
+        if item is None or item.meta.deleted:
+            self._actor.forget(key)
+            self._reporter.forget(key)
+            return
+        await self._make(item)
+        await self._tell(key)
+
+    def _replan(self) -> None:
+        now = self._clock()
+        before = self._plan.decisions
+        self._stale = False
+        self._plan = plan(self._store.snapshot(self._policy, now, self._drains), now)
+        decisions = self._plan.decisions
+        self._pressed = any(decision.waiting_for_capacity for decision in decisions.values())
+        for key, decision in decisions.items():
+            old = before.get(key)
+            if old != decision:
+                self._queue.add(key)
+            if old is None or old.replicas != decision.replicas:
+                log.info("decided", extra={"model": key, "replicas": decision.replicas, "reason": decision.reason})
+        times = [self._plan.next, self._store.next_demand_end(now)]
+        known = [when for when in times if when is not None]
+        if known:
+            self._queue.add_after(PLAN, max(min(known) - now, 0.0) + 0.005)
+
+    def _drains(self, model: str) -> bool:
+        """Whether the last plan let the Model drain; that of the process before this one is in the status."""
+        decision = self._plan.decisions.get(model)
+        if decision is not None:
+            return decision.draining
+        item = self._store.models.get(model)
+        return item is not None and item.status.get("phase") == "Draining"
+
+    async def _make(self, item: ModelObject) -> None:
+        decision = self._plan.decisions.get(item.meta.key)
+        if item.model is None or decision is None:
+            return
+        if self._store.lost_name(item.meta.key) and not self._store.deployments.of_model(item.meta.key):
+            return
+        await self._actor.ensure(item, decision.replicas)
+
+    async def _tell(self, key: str) -> None:
+        item = self._store.models.get(key)
+        if item is None or item.meta.deleted:
+            return
+        again = await self._reporter.report(self._view(item))
+        if again is not None:
+            self._queue.add_after(key, again)
+
+    def _view(self, item: ModelObject) -> View:
+        key = item.meta.key
+        pods = sorted(self._store.pods.of_model(key), key=lambda pod: pod.started_at)
+        staying = [pod for pod in pods if not pod.meta.deleted and not pod.finished]
+        infos = [info for pod in staying if (info := self._store.infos.get(pod.meta.uid)) is not None]
+        said = [self._store.activities.get(pod.meta.uid) for pod in staying if pod.ready]
+        ends = [activity.expires_at for activity in said if activity is not None and activity.expires_at is not None]
+        return View(
+            item=item,
+            decision=self._plan.decisions.get(key),
+            refused=self._store.lost_name(key),
+            pods=[pod for pod in pods if not pod.finished],
+            info=infos[-1] if infos else None,
+            expires_at=max(ends) if ends and len(ends) == len(said) else None,
+        )
+
+
+def _urgent(before: Activity | None, after: Activity | None, now: float) -> bool:
+    """Whether an activity may change what is decided at once; the rest is ordinary traffic."""
+    if before is None or after is None:
+        return before is not after
+    if before.loaded != after.loaded or before.draining != after.draining:
+        return True
+    return after.expires_at is not None and after.expires_at <= now

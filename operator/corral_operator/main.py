@@ -1,0 +1,195 @@
+"""The operator process: who starts and ends what, in which order.
+
+Start: settings, credentials, the Lease, the first listing, then the watches, the workers and the slow resync. End, by a
+signal or because one of them failed: the workers stop first, so that nothing is written any more, then the watches and
+the activity streams, and the Lease is given up last. Whatever failed ends the process with status 1; it is to be
+started again, and carries on from what it observes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from corral_core.activity import Activity
+from corral_core.errors import CorralError, InvalidSetting
+from corral_core.jsonfields import Json
+from corral_operator import logs
+from corral_operator.activity import Streams
+from corral_operator.actor import Actor
+from corral_operator.config import OperatorConfig, from_environment
+from corral_operator.controller import PLAN, Controller
+from corral_operator.handlers import DEPLOYMENTS, MODELS, PODS, SERVICES, Watches
+from corral_operator.kube import Kube, connect
+from corral_operator.lease import Lease
+from corral_operator.lister import Lister
+from corral_operator.observe import RunnerInfo, Store
+from corral_operator.reporter import Reporter
+from corral_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+
+class Operator:
+    """The parts put together. ``run`` returns after ``stop`` was set, or raises what failed."""
+
+    def __init__(self, kube: Kube, config: OperatorConfig) -> None:
+        self._kube = kube
+        self._config = config
+        self._store = Store()
+        self._queue = WorkQueue()
+        self._owners: dict[str, str] = {}
+        self._streams: Streams | None = None
+        self._controller = Controller(
+            self._store,
+            self._queue,
+            policy=config.policy,
+            actor=Actor(kube, self._store, config.runner),
+            reporter=Reporter(kube, self._store),
+        )
+        self._lister = Lister(kube, self._store, namespaces=config.namespaces, changed=self._changed, clock=time.time)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        lease = Lease(self._kube, self._config.lease)
+        if not await _unless(stop, lease.acquire()):
+            return
+        watches = Watches(self._hear, await self._kube.credentials(), self._config.namespaces)
+        self._streams = Streams(self._heard, self._told)
+        try:
+            await self._act(stop, lease, watches=watches)
+        finally:
+            self._queue.close()
+            await watches.stop()
+            await self._streams.close()
+            await lease.release()
+
+    async def _act(self, stop: asyncio.Event, lease: Lease, *, watches: Watches) -> None:
+        async with _Tasks(stop) as tasks:
+            tasks.start(lease.hold())
+            if not await _unless(stop, self._lister.first()):
+                return
+            self._follow()
+            watches.start()
+            tasks.start(watches.ended())
+            tasks.start(self._lister.run(self._config.resync))
+            for _ in range(self._config.workers):
+                tasks.start(self._controller.work())
+            self._queue.add(PLAN)
+            log.info("ready")
+            await tasks.wait()
+
+    def _changed(self, model: str) -> None:
+        self._follow()
+        self._controller.changed(model)
+
+    def _hear(self, kind: str, event: str | None, raw: Json) -> None:
+        """One event of a watch."""
+        if event is None:
+            self._lister.soon()
+        said = event or "LISTED"
+        model = None
+        if kind == MODELS:
+            model = self._store.heard_model(raw, kind=said, now=time.time())
+        elif kind == DEPLOYMENTS:
+            model = self._store.heard_deployment(raw, kind=said)
+        elif kind == SERVICES:
+            model = self._store.heard_service(raw, kind=said)
+        elif kind == PODS:
+            model = self._store.heard_pod(raw, kind=said)
+        if model is None:
+            return
+        if kind == PODS:
+            self._follow()
+        self._controller.changed(model)
+
+    def _follow(self) -> None:
+        """One stream of activity for every runner pod that has an address."""
+        pods = [pod for pod in self._store.pods.all() if pod.ip and not pod.finished]
+        self._owners = {pod.meta.uid: pod.meta.model for pod in pods}
+        if self._streams is not None:
+            self._streams.follow({pod.meta.uid: pod.ip for pod in pods})
+        self._store.forget_runners()
+
+    def _heard(self, runner: str, activity: Activity | None) -> None:
+        if runner in self._owners:
+            self._controller.heard(self._owners[runner], runner, activity)
+
+    def _told(self, runner: str, info: RunnerInfo) -> None:
+        if runner in self._owners:
+            self._controller.told(self._owners[runner], runner, info)
+
+
+class _Tasks:
+    """Tasks that end with a block; ``wait`` returns when told to stop, and raises what one of them raised."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def __aenter__(self) -> _Tasks:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(coroutine))
+
+    async def wait(self) -> None:
+        self.start(self._until_stopped())
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _until_stopped(self) -> None:
+        await self._stop.wait()
+
+
+async def _unless(stop: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:
+    """Awaits the coroutine; False when told to stop before it is done."""
+    task, stopped = asyncio.create_task(coroutine), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            return False
+        task.result()
+        return True
+    finally:
+        for waiting in (task, stopped):
+            waiting.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+
+
+async def _serve(config: OperatorConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    kube = await connect(config.kubeconfig)
+    try:
+        await Operator(kube, config).run(stop)
+    finally:
+        await kube.close()
+
+
+def main() -> None:
+    """``corral-operator``."""
+    try:
+        config = from_environment(os.environ)
+    except InvalidSetting as error:
+        sys.exit(f"corral-operator: {error}")
+    logs.configure(config.log_level)
+    try:
+        asyncio.run(_serve(config))
+    except (CorralError, RuntimeError) as error:
+        log.critical("ended", extra={"error": str(error), "cause": repr(error.__cause__)})
+        sys.exit(1)
+    log.info("ended")

@@ -1,0 +1,182 @@
+"""What the operator keeps of the API server's objects: frozen values, parsed once when an object arrives.
+
+Every value knows its ``version`` (resourceVersion as a number, which only grows), so a newer one is never replaced by
+an older one, whichever of list, watch and answer to a write came last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from corral_core.demand import DemandEntry, entries_of
+from corral_core.errors import InvalidModel, Problem
+from corral_core.jsonfields import Json, integer, mapping, objects, text
+from corral_core.model import Model
+from corral_core.resource import parse_model
+from corral_core.timestamps import parse_timestamp
+
+MODEL_LABEL = "corral.dev/model"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """``key`` is ``namespace/name``; ``model`` the key of the Model that the object belongs to, or is."""
+
+    key: str
+    model: str
+    uid: str
+    version: int
+    generation: int
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObject:
+    """A Model as the API server holds it. ``model`` is None when it is not valid, ``problems`` say why."""
+
+    meta: Meta
+    name: str
+    namespace: str
+    created: float
+    model: Model | None
+    problems: tuple[Problem, ...]
+    status: Json
+    demand: tuple[DemandEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentObject:
+    """``replicas`` is what is asked for."""
+
+    meta: Meta
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceObject:
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a pod does not run: a CamelCase ``reason`` and a ``message`` for people.
+
+    ``fatal`` tells a pod that keeps failing from one that merely waits (for a node, say).
+    """
+
+    reason: str
+    message: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PodObject:
+    """One runner pod. Times are Unix seconds; ``ip`` is empty until it has one."""
+
+    meta: Meta
+    name: str
+    ip: str
+    ready: bool
+    ready_since: float | None
+    started_at: float
+    finished: bool
+    scheduled: bool
+    trouble: Trouble | None
+
+
+def parse_model_object(raw: Json) -> ModelObject:
+    model: Model | None = None
+    problems: tuple[Problem, ...] = ()
+    try:
+        model = parse_model(raw)
+    except InvalidModel as error:
+        problems = error.problems
+    name, namespace = text(raw, "metadata", "name"), text(raw, "metadata", "namespace")
+    status = mapping(raw, "status")
+    return ModelObject(
+        meta=_meta(raw, f"{namespace}/{name}"),
+        name=name,
+        namespace=namespace,
+        created=_time(raw, "metadata", "creationTimestamp") or 0.0,
+        model=model,
+        problems=problems,
+        status=status,
+        demand=entries_of(status),
+    )
+
+
+def parse_deployment(raw: Json) -> DeploymentObject:
+    return DeploymentObject(meta=_meta(raw), replicas=integer(raw, "spec", "replicas"))
+
+
+def parse_service(raw: Json) -> ServiceObject:
+    return ServiceObject(meta=_meta(raw))
+
+
+def parse_pod(raw: Json) -> PodObject:
+    conditions = {text(item, "type"): item for item in objects(raw, "status", "conditions")}
+    ready = conditions.get("Ready", {})
+    is_ready = text(ready, "status") == "True"
+    phase = text(raw, "status", "phase")
+    return PodObject(
+        meta=_meta(raw),
+        name=text(raw, "metadata", "name"),
+        ip=text(raw, "status", "podIP"),
+        ready=is_ready,
+        ready_since=_time(ready, "lastTransitionTime") if is_ready else None,
+        started_at=_time(raw, "status", "startTime") or _time(raw, "metadata", "creationTimestamp") or 0.0,
+        finished=phase in ("Succeeded", "Failed"),
+        scheduled=bool(text(raw, "spec", "nodeName")),
+        trouble=_trouble(raw, conditions),
+    )
+
+
+def _meta(raw: Json, model: str | None = None) -> Meta:
+    namespace, name = text(raw, "metadata", "namespace"), text(raw, "metadata", "name")
+    version = text(raw, "metadata", "resourceVersion")
+    return Meta(
+        key=f"{namespace}/{name}",
+        model=model or f"{namespace}/{_owner(raw)}",
+        uid=text(raw, "metadata", "uid"),
+        version=int(version) if version.isdecimal() else 0,
+        generation=integer(raw, "metadata", "generation"),
+        deleted=bool(text(raw, "metadata", "deletionTimestamp")),
+    )
+
+
+def _owner(raw: Json) -> str:
+    return text(raw, "metadata", "labels", MODEL_LABEL)
+
+
+def _time(raw: Json, *path: str) -> float | None:
+    return parse_timestamp(text(raw, *path))
+
+
+WAITING_FATAL = frozenset(
+    {"CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+    | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+
+
+def _trouble(raw: Json, conditions: Mapping[str, Json]) -> Trouble | None:
+    for container in objects(raw, "status", "containerStatuses"):
+        waiting = mapping(container, "state", "waiting")
+        if text(waiting, "reason") in WAITING_FATAL:
+            return Trouble(text(waiting, "reason"), _last_words(container, waiting), fatal=True)
+        ended = mapping(container, "state", "terminated")
+        if integer(ended, "exitCode") != 0:
+            return Trouble("RunnerFailed", _last_words(container, ended), fatal=True)
+    scheduled = conditions.get("PodScheduled", {})
+    if text(scheduled, "status") == "False":
+        return Trouble(text(scheduled, "reason") or "Unschedulable", text(scheduled, "message"), fatal=False)
+    return None
+
+
+def _last_words(container: Json, state: Json) -> str:
+    """What the runner wrote before it ended, else what the kubelet says."""
+    for candidate in (state, mapping(container, "lastState", "terminated")):
+        message = text(candidate, "message").strip()
+        if message and (candidate is not state or text(state, "reason") != "CrashLoopBackOff"):
+            return message
+    return text(state, "message") or text(state, "reason")

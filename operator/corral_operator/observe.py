@@ -1,0 +1,151 @@
+"""Everything the operator knows, in one place: what was heard of objects, runners and gateways, and the planner's view.
+
+Nothing here does I/O. What is known is only ever replaced by something newer; a runner of which nothing was heard has
+no activity, and the planner then takes it for busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from corral_core.activity import Activity
+from corral_core.facts import ModelFacts
+from corral_core.jsonfields import Json
+from corral_core.model import Model
+from corral_core.resource import claims
+from corral_core.snapshot import Demand, ModelState, Policy, Replica, Snapshot
+from corral_operator.cache import Cache, Tracked
+from corral_operator.ledger import DemandLedger
+from corral_operator.objects import (
+    DeploymentObject,
+    ModelObject,
+    PodObject,
+    ServiceObject,
+    parse_deployment,
+    parse_model_object,
+    parse_pod,
+    parse_service,
+)
+
+DELETED = "DELETED"
+"""The type of a watch event that says that an object is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerInfo:
+    """What a loaded runner says of its model: the facts, its slots and its context in tokens."""
+
+    facts: ModelFacts
+    parallel: int
+    context_length: int
+
+
+_T = TypeVar("_T", bound=Tracked)
+
+
+class Store:
+    """``models``, ``deployments``, ``services`` and ``pods`` by ``namespace/name``; runners by their pod's uid."""
+
+    def __init__(self) -> None:
+        self.models: Cache[ModelObject] = Cache()
+        self.deployments: Cache[DeploymentObject] = Cache()
+        self.services: Cache[ServiceObject] = Cache()
+        self.pods: Cache[PodObject] = Cache()
+        self.activities: dict[str, Activity] = {}
+        self.infos: dict[str, RunnerInfo] = {}
+        self._ledger = DemandLedger()
+        self._claims: dict[str, str] | None = None
+
+    def heard_model(self, raw: Json, *, kind: str, now: float) -> str | None:
+        """Takes in a watch event; returns the key of the Model that changed, None when it is no news."""
+        item = parse_model_object(raw)
+        if not _take(self.models, item, kind):
+            return None
+        self._claims = None
+        self._ledger.note(item.meta.key, () if kind == DELETED else item.demand, now=now)
+        return item.meta.key
+
+    def heard_deployment(self, raw: Json, *, kind: str) -> str | None:
+        return _heard(self.deployments, parse_deployment(raw), kind)
+
+    def heard_service(self, raw: Json, *, kind: str) -> str | None:
+        return _heard(self.services, parse_service(raw), kind)
+
+    def heard_pod(self, raw: Json, *, kind: str) -> str | None:
+        return _heard(self.pods, parse_pod(raw), kind)
+
+    def listed_models(self, raws: Iterable[Json], version: int, *, now: float, first: bool) -> set[str]:
+        """Takes in a whole list; ``first`` when it is the first one of this process."""
+        items = [parse_model_object(raw) for raw in raws]
+        changed = self.models.relist(items, version)
+        self._claims = None
+        for key in changed:
+            known = self.models.get(key)
+            self._ledger.note(key, known.demand if known else (), now=now, found=first)
+        return changed
+
+    def forget_runners(self) -> None:
+        """Drops what was said by runners whose pods are gone."""
+        alive = {pod.meta.uid for pod in self.pods.all()}
+        for told in (self.activities, self.infos):
+            for uid in told.keys() - alive:
+                del told[uid]
+
+    def abandoned_demand(self, now: float, *, after: float) -> list[tuple[str, str]]:
+        """(Model, gateway) of entries that no gateway has renewed for ``after`` seconds."""
+        return self._ledger.abandoned(now, after=after)
+
+    def demand(self, model: str, now: float) -> Demand | None:
+        return self._ledger.demand(model, now)
+
+    def next_demand_end(self, now: float) -> float | None:
+        return self._ledger.next_end(now)
+
+    def lost_name(self, model: str) -> str | None:
+        """Why the Model is not served: an older one has a name of its own. None when all of its names are its own."""
+        if self._claims is None:
+            self._claims = dict(claims([model for model in map(_valid, self.models.all()) if model is not None]))
+        return self._claims.get(model)
+
+    def snapshot(self, policy: Policy, now: float, draining: Callable[[str], bool]) -> Snapshot:
+        """The planner's view. ``draining`` tells which Models the last plan let drain."""
+        valid = [model for model in map(_valid, self.models.all()) if model is not None]
+        return Snapshot(tuple(self._state(model, now, draining(model.key)) for model in valid), policy)
+
+    def _state(self, model: Model, now: float, draining: bool) -> ModelState:
+        deployments = self.deployments.of_model(model.key)
+        pods = [pod for pod in self.pods.of_model(model.key) if not pod.finished]
+        return ModelState(
+            key=model.key,
+            created=model.created,
+            spec=model.spec,
+            desired=sum(deployment.replicas for deployment in deployments if not deployment.meta.deleted),
+            replicas=tuple(self._replica(pod) for pod in pods),
+            demand=self.demand(model.key, now),
+            refused=self.lost_name(model.key),
+            draining=draining,
+        )
+
+    def _replica(self, pod: PodObject) -> Replica:
+        return Replica(
+            name=pod.name,
+            ready=pod.ready,
+            terminating=pod.meta.deleted,
+            started_at=pod.started_at,
+            activity=self.activities.get(pod.meta.uid),
+            ready_since=pod.ready_since,
+        )
+
+
+def _valid(item: ModelObject) -> Model | None:
+    return None if item.meta.deleted else item.model
+
+
+def _take(cache: Cache[_T], item: _T, kind: str) -> bool:
+    return cache.drop(item) if kind == DELETED else cache.put(item)
+
+
+def _heard(cache: Cache[_T], item: _T, kind: str) -> str | None:
+    return item.meta.model if _take(cache, item, kind) else None

@@ -1,0 +1,75 @@
+"""Writes a Model's status to the API server, only when it changed, and its changes of phase as Events.
+
+A change of ``expiresAt`` alone waits until the last such write is a minute old: warm traffic moves it with every
+request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+
+from corral_core.jsonfields import Json, text
+from corral_core.model import API_VERSION, KIND
+from corral_operator import paths
+from corral_operator.kube import Conflict, Kube, NotFound
+from corral_operator.objects import ModelObject
+from corral_operator.observe import Store
+from corral_operator.status import EXPIRY_EVERY, View, difference, status_of
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    def __init__(self, kube: Kube, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self._kube = kube
+        self._store = store
+        self._clock = clock
+        self._written: dict[str, tuple[str, int]] = {}
+        self._expiry_written: dict[str, float] = {}
+
+    async def report(self, view: View) -> float | None:
+        """Returns after how many seconds a change that was held back is due. Raises KubeError."""
+        item, now = view.item, self._clock()
+        key = item.meta.key
+        status = status_of(view, now)
+        differs = difference(item.status, status)
+        if not differs or self._written.get(key) == (_digest(status), item.meta.version):
+            return None
+        due = self._expiry_written.get(key, 0.0) + EXPIRY_EVERY
+        if differs == {"expiresAt"} and now < due:
+            return due - now
+        await self._write(item, status)
+        self._expiry_written[key] = now
+        if "phase" in differs:
+            log.info("phase", extra={"model": key, "phase": status["phase"], "was": text(item.status, "phase")})
+        return None
+
+    def forget(self, model: str) -> None:
+        self._written.pop(model, None)
+        self._expiry_written.pop(model, None)
+
+    async def _write(self, item: ModelObject, status: Json) -> None:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": item.name, "namespace": item.namespace, "uid": item.meta.uid},
+            "status": status,
+        }
+        try:
+            answer = await self._kube.apply(paths.model_status(item.namespace, item.name), body)
+        except (NotFound, Conflict):
+            # The Model was deleted, and perhaps made anew, meanwhile: there will be an event.
+            return
+        self._store.heard_model(answer, kind="APPLIED", now=self._clock())
+        known = self._store.models.get(item.meta.key)
+        if known is not None:
+            # A field that the schema does not keep would differ for ever; it is written once.
+            self._written[item.meta.key] = (_digest(status), known.meta.version)
+
+
+def _digest(status: Json) -> str:
+    return hashlib.sha256(json.dumps(status, sort_keys=True).encode()).hexdigest()

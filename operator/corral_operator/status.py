@@ -1,0 +1,159 @@
+"""``status`` of a Model: a pure function of what is observed and decided.
+
+The reason always says what is being waited for. ``demand`` is the gateways' part and is never touched here. What a
+runner told of its weights is kept while the Model is cold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from corral_core.jsonfields import Json, mapping, objects, text
+from corral_core.model import Model
+from corral_core.snapshot import Decision
+from corral_core.timestamps import format_seconds
+from corral_operator.manifests import selector
+from corral_operator.objects import ModelObject, PodObject, Trouble
+from corral_operator.observe import RunnerInfo
+
+OURS = ("phase", "conditions", "replicas", "readyReplicas", "selector", "model", "placement", "expiresAt")
+"""The fields that the operator owns."""
+
+EXPIRY_EVERY = 60.0
+"""A change of expiresAt alone is written at most this often (seconds), so that warm traffic writes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the status of one Model depends on. ``decision`` is None for a Model that is not valid."""
+
+    item: ModelObject
+    decision: Decision | None
+    refused: str | None = None
+    pods: Sequence[PodObject] = field(default=())
+    info: RunnerInfo | None = None
+    expires_at: float | None = None
+
+    @property
+    def staying(self) -> list[PodObject]:
+        return [pod for pod in self.pods if not pod.meta.deleted and not pod.finished]
+
+    @property
+    def ready(self) -> int:
+        return sum(1 for pod in self.staying if pod.ready)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps the Model from serving; None while a runner is ready."""
+        if self.ready:
+            return None
+        troubles = [pod.trouble for pod in self.staying if pod.trouble is not None]
+        return min(troubles, key=lambda trouble: not trouble.fatal, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    kind: str
+    true: bool
+    reason: str
+    message: str
+
+
+def status_of(view: View, now: float) -> dict[str, object]:
+    """The operator's fields; those without a value are left out."""
+    old = view.item.status
+    conditions = [_accepted(view)]
+    if conditions[0].true:
+        conditions += [_scheduled(view), _readiness(view)]
+    optional: dict[str, object] = {
+        "model": view.info.facts.to_json() if view.info else dict(mapping(old, "model")),
+        "placement": _placement(view.item.model, view.info) if view.info else dict(mapping(old, "placement")),
+        "expiresAt": format_seconds(view.expires_at) if view.expires_at is not None else None,
+    }
+    return {
+        "phase": _phase(view),
+        "conditions": [_written(condition, view.item, now) for condition in conditions],
+        "replicas": len(view.staying),
+        "readyReplicas": view.ready,
+        "selector": ",".join(f"{key}={value}" for key, value in sorted(selector(view.item.name).items())),
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def difference(old: Json, new: Json) -> set[str]:
+    """The operator's fields in which two statuses differ."""
+    return {name for name in OURS if old.get(name) != new.get(name)}
+
+
+def _phase(view: View) -> str:
+    decision, model = view.decision, view.item.model
+    if decision is None or model is None or view.refused is not None:
+        return "Failed"
+    if model.spec.suspend:
+        return "Draining" if view.pods else "Suspended"
+    if decision.draining or (decision.replicas == 0 and view.pods and not decision.waiting_for_capacity):
+        return "Draining"
+    if decision.replicas == 0:
+        return "WaitingForCapacity" if decision.waiting_for_capacity else "Idle"
+    if view.ready:
+        return "Ready"
+    if view.trouble is not None:
+        return "Failed" if view.trouble.fatal else "WaitingForCapacity"
+    return "Loading"
+
+
+def _accepted(view: View) -> _Condition:
+    if view.item.model is None:
+        problems = "; ".join(str(problem) for problem in view.item.problems)
+        return _Condition("Accepted", False, "Invalid", problems)
+    if view.refused is not None:
+        return _Condition("Accepted", False, "NameTaken", view.refused)
+    return _Condition("Accepted", True, "Valid", "the Model is valid and its names are its own")
+
+
+def _scheduled(view: View) -> _Condition:
+    decision = view.decision
+    if decision is not None and decision.waiting_for_capacity:
+        return _Condition("Scheduled", False, "WaitingForCapacity", decision.reason)
+    if not view.staying:
+        return _Condition("Scheduled", False, "NoReplicas", decision.reason if decision else "")
+    if all(pod.scheduled for pod in view.staying):
+        return _Condition("Scheduled", True, "Scheduled", "every runner has a node")
+    trouble = view.trouble
+    if trouble is not None and not trouble.fatal:
+        return _Condition("Scheduled", False, trouble.reason, trouble.message)
+    return _Condition("Scheduled", False, "Pending", "a runner waits for a node")
+
+
+def _readiness(view: View) -> _Condition:
+    decision, phase = view.decision, _phase(view)
+    trouble = view.trouble
+    if trouble is not None and decision is not None and decision.replicas > 0:
+        return _Condition("Ready", False, trouble.reason, trouble.message)
+    reason = decision.reason if decision is not None else ""
+    if phase == "Ready":
+        return _Condition("Ready", True, "Ready", f"{view.ready} of {len(view.staying)} runners ready")
+    if phase == "Loading":
+        return _Condition("Ready", False, "Loading", "a runner starts or loads the weights")
+    return _Condition("Ready", False, phase, reason)
+
+
+def _written(condition: _Condition, item: ModelObject, now: float) -> dict[str, object]:
+    old = next((known for known in objects(item.status, "conditions") if text(known, "type") == condition.kind), {})
+    status = "True" if condition.true else "False"
+    same = text(old, "status") == status and text(old, "lastTransitionTime")
+    return {
+        "type": condition.kind,
+        "status": status,
+        "reason": condition.reason,
+        "message": condition.message[:32768],
+        "observedGeneration": item.meta.generation,
+        "lastTransitionTime": text(old, "lastTransitionTime") if same else format_seconds(now),
+    }
+
+
+def _placement(model: Model | None, info: RunnerInfo) -> dict[str, object]:
+    gpus = model.spec.gpu.count if model else 0
+    why = f"spec.gpu.count is {gpus}" if gpus else "on the CPU: spec.gpu.count is 0"
+    return {"parallel": info.parallel, "contextLength": info.context_length, "gpus": gpus, "why": why}

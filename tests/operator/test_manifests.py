@@ -1,0 +1,119 @@
+"""What a Model owns, as built from the Model alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from corral_core.jsonfields import Json, dig, objects
+from corral_core.model import Model
+from corral_core.resource import parse_model, serving_spec
+from corral_operator import manifests
+from corral_operator.config import RunnerDefaults
+from tests.operator import samples
+
+
+def model(**spec: object) -> Model:
+    return parse_model(samples.model(spec=spec))
+
+
+def built(model: Model, replicas: int = 0, defaults: RunnerDefaults | None = None) -> Json:
+    return manifests.deployment(model, replicas, defaults=defaults or RunnerDefaults())
+
+
+def pod(manifest: Json) -> Json:
+    spec = dig(manifest, "spec", "template", "spec")
+    assert isinstance(spec, dict)
+    return spec
+
+
+def environment(manifest: Json) -> dict[object, object]:
+    return {item.get("name"): item.get("value") for item in objects(objects(pod(manifest), "containers")[0], "env")}
+
+
+def test_the_deployment_belongs_to_the_model_and_needs_no_finalizer() -> None:
+    metadata = dig(built(model()), "metadata")
+    assert isinstance(metadata, dict)
+    assert metadata["ownerReferences"] == [
+        {"apiVersion": "corral.dev/v1alpha1", "kind": "Model", "name": "tiny", "uid": "uid-tiny", "controller": True}
+    ]
+    assert "finalizers" not in metadata
+
+
+def test_the_selector_is_part_of_the_pods_labels_even_when_the_user_sets_them() -> None:
+    manifest = built(model(pod={"labels": {"app.kubernetes.io/name": "mine", "team": "red"}}))
+    selector = dig(manifest, "spec", "selector", "matchLabels")
+    labels = dig(manifest, "spec", "template", "metadata", "labels")
+    assert isinstance(selector, dict)
+    assert isinstance(labels, dict)
+    assert selector.items() <= labels.items()
+    assert labels["team"] == "red"
+
+
+def test_the_runner_gets_exactly_the_serving_spec() -> None:
+    subject = model(system="Be kind.", keepAlive="10m")
+    told = json.loads(str(environment(built(subject))["CORRAL_MODEL"]))
+    assert told == {"name": "tiny", "namespace": "lab", "spec": serving_spec(subject)}
+
+
+def test_a_dollar_in_the_spec_is_not_expanded_by_the_kubelet() -> None:
+    value = str(environment(built(model(system="pay $(HOME) or $$5")))["CORRAL_MODEL"])
+    assert "pay $$(HOME) or $$$$5" in value
+
+
+def test_a_users_variable_replaces_ours_and_is_there_once() -> None:
+    defaults = RunnerDefaults(settings={"OLLAMA_CONTEXT_LENGTH": "4096"})
+    manifest = built(model(pod={"env": [{"name": "OLLAMA_CONTEXT_LENGTH", "value": "8192"}]}), defaults=defaults)
+    names = [item.get("name") for item in objects(objects(pod(manifest), "containers")[0], "env")]
+    assert names.count("OLLAMA_CONTEXT_LENGTH") == 1
+    assert environment(manifest)["OLLAMA_CONTEXT_LENGTH"] == "8192"
+
+
+def test_the_pod_meets_the_restricted_pod_security_level() -> None:
+    spec = pod(built(model()))
+    assert dig(spec, "securityContext") == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert objects(spec, "containers")[0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_the_pod_is_given_longer_than_the_runner_takes_to_drain() -> None:
+    spec = pod(built(model(), defaults=RunnerDefaults(drain=90.0)))
+    assert spec["terminationGracePeriodSeconds"] == 100
+
+
+def test_gpus_become_a_limit_the_nvidia_runtime_class_and_a_change_without_a_second_gpu() -> None:
+    manifest = built(model(gpu={"count": 2}, pod={"resources": {"limits": {"memory": "4Gi"}}}))
+    assert dig(objects(pod(manifest), "containers")[0], "resources", "limits") == {"memory": "4Gi", "nvidia.com/gpu": 2}
+    assert pod(manifest)["runtimeClassName"] == "nvidia"
+    assert dig(manifest, "spec", "strategy") == {"type": "Recreate"}
+
+
+def test_without_gpus_there_is_no_runtime_class_and_the_new_runner_comes_first() -> None:
+    manifest = built(model())
+    assert "runtimeClassName" not in pod(manifest)
+    assert dig(manifest, "spec", "strategy", "rollingUpdate") == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_a_claim_is_mounted_read_only_where_the_runner_looks_for_it() -> None:
+    spec = pod(built(model(source="pvc://weights-claim/llama/model.gguf")))
+    assert {"name": "weights", "persistentVolumeClaim": {"claimName": "weights-claim", "readOnly": True}} in objects(
+        spec, "volumes"
+    )
+    mounts = objects(objects(spec, "containers")[0], "volumeMounts")
+    assert {"name": "weights", "mountPath": str(Path("/weights")), "readOnly": True} in mounts
+
+
+def test_replicas_change_nothing_but_the_number() -> None:
+    one, two = dict(built(model(), 0)), dict(built(model(), 1))
+    assert dig(one, "spec", "template") == dig(two, "spec", "template")
+    assert (dig(one, "spec", "replicas"), dig(two, "spec", "replicas")) == (0, 1)
+
+
+def test_the_service_selects_the_runner_pods_by_the_named_port() -> None:
+    service = manifests.service(model())
+    assert dig(service, "spec", "selector") == dig(built(model()), "spec", "selector", "matchLabels")
+    assert objects(dig(service, "spec"), "ports")[0]["targetPort"] == "http"
