@@ -33,6 +33,13 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._wait_for_program()
+
+    def _wait_for_program(self) -> None:
+        """From here on the kernel ends it with us: setpriv has made its request and become the program."""
+        name = Path(f"/proc/{self.pid}/comm")
+        while self.alive and name.read_text().strip() == "setpriv":
+            time.sleep(0.001)
 
     @property
     def pid(self) -> int:

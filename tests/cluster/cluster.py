@@ -77,7 +77,6 @@ def open_cluster(programs: Path) -> Iterator[Cluster]:
         nodes = Nodes(api, programs=programs, kubeconfig=kubeconfig, folder=workspace.folder)
         stack.callback(nodes.stop)
         cluster = Cluster(kubeconfig, programs, workspace, api, nodes, control_plane)
-        cluster.children.append(lambda: [nodes.process])
         nodes.add("corral-test-node")
         cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
         until(lambda: _established(api), 30, what="the CRD's establishment", interval=0.05)

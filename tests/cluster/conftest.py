@@ -2,8 +2,8 @@
 
 ``cluster`` (one for the whole run): ``cluster.kubeconfig``, ``cluster.kubectl(...)``, ``cluster.api``, with the Model
 CRD and a simulated node. ``namespace``: a new one for the test. ``stand_in``: runner pods that carry the annotation
-``corral.dev/test-runner`` get a real runner process (standin.py). ``start_operator``, ``start_gateway``: the real
-processes (processes.py).
+``corral.dev/test-runner`` get a real runner process (standin.py). ``corral``: operator and gateway as real processes
+that look at the test's namespace alone, and what tests ask about Models (processes.py).
 
 Run them with ``pytest tests/cluster``; the Kubernetes programs are compiled first (``python -m tests.cluster.tools``
 does it apart). Where Go or something else is missing they are skipped with the reason, or fail with it when
@@ -23,6 +23,7 @@ import pytest
 
 from tests.cluster import control_plane
 from tests.cluster.cluster import EXISTING, Cluster, open_cluster
+from tests.cluster.processes import Installation, installation
 from tests.cluster.standin import StandIn
 from tests.cluster.tools import ToolsError, programs
 
@@ -74,9 +75,15 @@ def stand_in(cluster: Cluster) -> Iterator[StandIn]:
     if shutil.which("ip") is None:
         _cannot("ip is not installed (package iproute2)")
     standing = StandIn(cluster.api, cluster.workspace)
-    cluster.children.append(lambda: standing.children)
     yield standing
     standing.stop()
+
+
+@pytest.fixture
+def corral(cluster: Cluster, namespace: str, stand_in: StandIn) -> Iterator[Installation]:
+    """Processes of Corral for the test's namespace, none started yet."""
+    with installation(cluster, namespace, runners=lambda: stand_in.children(namespace)) as installed:
+        yield installed
 
 
 @pytest.hookimpl(wrapper=True)

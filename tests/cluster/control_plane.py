@@ -60,9 +60,9 @@ class ControlPlane:
         self._spawn("kube-apiserver", self._api_server_flags())
         until(self._ready, _START, what="the API server's readiness", interval=0.1)
 
-    def stop_api_server(self) -> None:
-        """In the orderly way: it ends its watches, then itself."""
-        self._children.pop("kube-apiserver").stop()
+    def kill_api_server(self) -> None:
+        """At once: an orderly end waits for every client that keeps its connection."""
+        self._children.pop("kube-apiserver").kill()
 
     def stop(self) -> None:
         """Ends everything, the API server before its etcd."""

@@ -7,9 +7,10 @@ thing; what could not be written to the API server is tried again by the next ca
 from __future__ import annotations
 
 import http.client
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGTERM
@@ -81,7 +82,7 @@ class PodProcess:
                 "CORRAL_TERMINATION_LOG": str(self._message),
             }
         )
-        command = [sys.executable, "-m", "corral_server.runner"]
+        command = [sys.executable if word == "python" else word for word in container_command(self.pod)]
         self.child = Child(f"runner {self.namespace}/{self.name}", command, log=self._log, environment=environment)
 
     def _announce(self) -> None:
@@ -165,6 +166,14 @@ class PodProcess:
         self._reported = of_container
 
 
+def container_command(pod: Object) -> list[str]:
+    """What the container runs: its command and arguments."""
+    container = at(pod, "spec", "containers", 0)
+    words = [at(container, "command"), at(container, "args")]
+    command = [str(word) for part in words if isinstance(part, list) for word in part]
+    return command or ["python", "-m", "corral_server.runner"]
+
+
 def container_environment(pod: Object, address: str) -> dict[str, str]:
     """The environment of the pod's one container, fields of the pod filled in."""
     fields: dict[str, Callable[[], object]] = {
@@ -178,8 +187,18 @@ def container_environment(pod: Object, address: str) -> dict[str, str]:
     environment: dict[str, str] = {}
     for item in listed if isinstance(listed, list) else []:
         field = at(item, "valueFrom", "fieldRef", "fieldPath")
-        environment[item["name"]] = str(fields[field]() if isinstance(field, str) else item.get("value", ""))
+        value = str(fields[field]()) if isinstance(field, str) else expand(str(item.get("value", "")), environment)
+        environment[item["name"]] = value
     return environment
+
+
+def expand(text: str, environment: Mapping[str, str]) -> str:
+    """``$(NAME)`` becomes the value of an earlier variable and ``$$`` a plain ``$``, as the kubelet has it."""
+
+    def one(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else environment.get(match[1], match[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", one, text)
 
 
 def _now() -> str:

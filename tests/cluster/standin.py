@@ -55,11 +55,11 @@ class StandIn:
         of_model = [pod for pod in list(self._pods.values()) if (pod.namespace, pod.model) == (namespace, model)]
         return [pod for pod in of_model if pod.child is not None and pod.child.alive]
 
-    @property
-    def children(self) -> list[Child]:
-        """Every process so far, also those that ended."""
+    def children(self, namespace: str) -> list[Child]:
+        """Every process of a namespace so far, also those that ended."""
         running = [pod.child for pod in list(self._pods.values())]
-        return [*self._ended, *(child for child in running if child is not None)]
+        every = [*self._ended, *(child for child in running if child is not None)]
+        return [child for child in every if child.name.startswith(f"runner {namespace}/")]
 
     def stop(self) -> None:
         """Ends every process. The watching thread may linger in its read; it is a daemon and does nothing more."""

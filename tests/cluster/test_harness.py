@@ -36,7 +36,7 @@ def test_a_deployment_gets_a_ready_pod_on_the_simulated_node(cluster: Cluster, n
 def test_the_api_server_comes_back_with_its_objects(
     cluster: Cluster, namespace: str, own_control_plane: ControlPlane
 ) -> None:
-    own_control_plane.stop_api_server()
+    own_control_plane.kill_api_server()
     own_control_plane.start_api_server()
     assert at(cluster.api.get(f"/api/v1/namespaces/{namespace}"), "status", "phase") == "Active"
 
