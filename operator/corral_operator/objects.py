@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from corral_core.demand import DemandEntry, entries_of
 from corral_core.errors import InvalidModel, Problem
@@ -60,14 +61,14 @@ class ServiceObject:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a pod does not run: a CamelCase ``reason`` and a ``message`` for people.
+    """Why a pod does not run: a CamelCase ``reason``, a ``message`` for people, and the Model's ``phase`` by it.
 
-    ``fatal`` tells a pod that keeps failing from one that merely waits (for a node, say).
+    Failed means that it keeps failing, so that requests are better told than kept waiting.
     """
 
     reason: str
     message: str
-    fatal: bool
+    phase: Literal["WaitingForCapacity", "Loading", "Failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,24 +154,33 @@ def _time(raw: Json, *path: str) -> float | None:
     return parse_timestamp(text(raw, *path))
 
 
-WAITING_FATAL = frozenset(
-    {"CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-    | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-)
+_HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"})
+_HARMLESS = frozenset({"", "ContainerCreating", "PodInitializing"})
+_STARTS = 3
+"""After this many failed starts a runner is given up on, until one succeeds."""
 
 
 def _trouble(raw: Json, conditions: Mapping[str, Json]) -> Trouble | None:
     for container in objects(raw, "status", "containerStatuses"):
         waiting = mapping(container, "state", "waiting")
-        if text(waiting, "reason") in WAITING_FATAL:
-            return Trouble(text(waiting, "reason"), _last_words(container, waiting), fatal=True)
+        reason = text(waiting, "reason")
+        if reason in _HOPELESS:
+            return Trouble(reason, _last_words(container, waiting), "Failed")
+        if reason not in _HARMLESS:
+            return Trouble(reason, _last_words(container, waiting), _by_starts(container))
         ended = mapping(container, "state", "terminated")
         if integer(ended, "exitCode") != 0:
-            return Trouble("RunnerFailed", _last_words(container, ended), fatal=True)
+            return Trouble("RunnerFailed", _last_words(container, ended), _by_starts(container))
     scheduled = conditions.get("PodScheduled", {})
     if text(scheduled, "status") == "False":
-        return Trouble(text(scheduled, "reason") or "Unschedulable", text(scheduled, "message"), fatal=False)
+        reason = text(scheduled, "reason") or "Unschedulable"
+        return Trouble(reason, text(scheduled, "message"), "WaitingForCapacity")
     return None
+
+
+def _by_starts(container: Json) -> Literal["Loading", "Failed"]:
+    """A container that waits to be started again has failed once more than it was restarted."""
+    return "Failed" if integer(container, "restartCount") + 1 >= _STARTS else "Loading"
 
 
 def _last_words(container: Json, state: Json) -> str:

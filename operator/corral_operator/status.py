@@ -7,7 +7,7 @@ runner told of its weights is kept while the Model is cold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from corral_core.jsonfields import Json, mapping, objects, text
 from corral_core.model import Model
@@ -26,18 +26,21 @@ EXPIRY_EVERY = 60.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that the status of one Model depends on. ``decision`` is None for a Model that is not valid."""
+    """All that the status of one Model depends on. ``decision`` is None for a Model that is not valid.
+
+    ``pods`` are those that have not ended, the newest last.
+    """
 
     item: ModelObject
     decision: Decision | None
     refused: str | None = None
-    pods: Sequence[PodObject] = field(default=())
+    pods: Sequence[PodObject] = ()
     info: RunnerInfo | None = None
     expires_at: float | None = None
 
     @property
     def staying(self) -> list[PodObject]:
-        return [pod for pod in self.pods if not pod.meta.deleted and not pod.finished]
+        return [pod for pod in self.pods if not pod.meta.deleted]
 
     @property
     def ready(self) -> int:
@@ -45,11 +48,9 @@ class View:
 
     @property
     def trouble(self) -> Trouble | None:
-        """What keeps the Model from serving; None while a runner is ready."""
-        if self.ready:
-            return None
-        troubles = [pod.trouble for pod in self.staying if pod.trouble is not None]
-        return min(troubles, key=lambda trouble: not trouble.fatal, default=None)
+        """What keeps the Model from serving: the newest runner's trouble, when no runner is without."""
+        troubles = [pod.trouble for pod in self.staying]
+        return troubles[-1] if troubles and all(troubles) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,7 @@ def _phase(view: View) -> str:
         return "WaitingForCapacity" if decision.waiting_for_capacity else "Idle"
     if view.ready:
         return "Ready"
-    if view.trouble is not None:
-        return "Failed" if view.trouble.fatal else "WaitingForCapacity"
-    return "Loading"
+    return view.trouble.phase if view.trouble is not None else "Loading"
 
 
 def _accepted(view: View) -> _Condition:
@@ -121,7 +120,7 @@ def _scheduled(view: View) -> _Condition:
     if all(pod.scheduled for pod in view.staying):
         return _Condition("Scheduled", True, "Scheduled", "every runner has a node")
     trouble = view.trouble
-    if trouble is not None and not trouble.fatal:
+    if trouble is not None and trouble.phase == "WaitingForCapacity":
         return _Condition("Scheduled", False, trouble.reason, trouble.message)
     return _Condition("Scheduled", False, "Pending", "a runner waits for a node")
 

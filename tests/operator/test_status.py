@@ -38,11 +38,13 @@ def view(decision: Decision | None = RUN, *pods: PodObject, status: Json | None 
 def pod(*, ready: bool = True, deleted: bool = False, trouble: Trouble | None = None) -> PodObject:
     parsed = parse_pod(samples.pod(ready=ready))
     meta = dataclasses.replace(parsed.meta, deleted=deleted)
-    return dataclasses.replace(parsed, meta=meta, trouble=trouble, scheduled=trouble is None or trouble.fatal)
+    return dataclasses.replace(parsed, meta=meta, trouble=trouble, scheduled=trouble is not UNSCHEDULABLE)
 
 
-UNSCHEDULABLE = Trouble("Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", fatal=False)
-CRASHING = Trouble("CrashLoopBackOff", "not a GGUF", fatal=True)
+UNSCHEDULABLE = Trouble(
+    "Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", phase="WaitingForCapacity"
+)
+CRASHING = Trouble("CrashLoopBackOff", "not a GGUF", phase="Failed")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ CRASHING = Trouble("CrashLoopBackOff", "not a GGUF", fatal=True)
         ("Failed", view(RUN, pod(ready=False, trouble=CRASHING))),
         ("Ready", view(RUN, pod())),
         ("Ready", view(RUN, pod(), pod(ready=False, trouble=CRASHING))),
+        ("Loading", view(RUN, pod(ready=False, trouble=CRASHING), pod(ready=False))),
         ("Draining", view(IDLE, pod(deleted=True))),
         ("Draining", view(Decision(1, "makes room", draining=True), pod())),
         ("Draining", view(IDLE, pod(), suspend=True)),

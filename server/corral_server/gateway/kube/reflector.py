@@ -1,0 +1,97 @@
+"""A copy of all objects of one kind, kept up to date through anything: listed once, then watched.
+
+While the API server is away the copy stays as it was; afterwards the watch goes on from where it was, or, when that is
+not possible any more, everything is listed anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol
+
+from corral_core.jsonfields import Json, text
+from corral_server.gateway.kube.client import KubeError, Unreachable
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+class Source(Protocol):
+    """What is needed of the API server; ``client.KubeClient``."""
+
+    async def list(self, path: str, *, selector: str = "") -> tuple[list[Json], str]: ...
+
+    def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[tuple[str, Json]]: ...
+
+
+class Reflector:
+    """``changed(before, after)`` is called after every change of ``objects``; one of the two is None at its ends.
+
+    ``objects`` is by ``namespace/name``.
+    """
+
+    def __init__(
+        self, source: Source, path: str, *, changed: Callable[[Json | None, Json | None], None], selector: str = ""
+    ) -> None:
+        self._source = source
+        self._path = path
+        self._selector = selector
+        self._changed = changed
+        self._objects: dict[str, Json] = {}
+        self._version = ""
+        self._pause = _FIRST_PAUSE
+        self.listed = False
+
+    @property
+    def objects(self) -> Mapping[str, Json]:
+        return self._objects
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+            except Unreachable as error:
+                log.warning("the API server does not answer", extra={"error": str(error)})
+            except KubeError as error:
+                self._version = ""
+                log.info("listing anew", extra={"error": str(error)})
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the load, keeps no secret
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    async def _list(self) -> None:
+        items, version = await self._source.list(self._path, selector=self._selector)
+        current = {_key(item): item for item in items}
+        for key in self._objects.keys() - current.keys():
+            self._set(key, None)
+        for key, item in current.items():
+            self._set(key, item)
+        self._version = version
+        self.listed = True
+
+    async def _watch(self) -> None:
+        async for kind, item in self._source.watch(self._path, self._version, selector=self._selector):
+            self._pause = _FIRST_PAUSE
+            self._version = text(item, "metadata", "resourceVersion") or self._version
+            if kind != "BOOKMARK":
+                self._set(_key(item), None if kind == "DELETED" else item)
+
+    def _set(self, key: str, item: Json | None) -> None:
+        before = self._objects.get(key)
+        if before == item:
+            return
+        if item is None:
+            del self._objects[key]
+        else:
+            self._objects[key] = item
+        self._changed(before, item)
+
+
+def _key(item: Json) -> str:
+    return f"{text(item, 'metadata', 'namespace')}/{text(item, 'metadata', 'name')}"
