@@ -96,14 +96,14 @@ class Api:
             headers = self._headers | {"Content-Type": content, "Accept": "application/json"}
             connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
             response = connection.getresponse()
-            answer = cast("Object", json.loads(response.read() or b"{}"))
+            payload = response.read()
         except http.client.HTTPException as error:
             raise ConnectionError(f"{method} {path}: {error!r}") from error
         finally:
             connection.close()
         if response.status >= 300:
-            raise ApiError(response.status, str(answer.get("message", answer)))
-        return answer
+            raise ApiError(response.status, _message(payload))
+        return cast("Object", json.loads(payload or b"{}"))
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[tuple[str, Object]]:
         """``(ADDED | MODIFIED | DELETED, object)`` from a resource version on, until the server ends the watch.
@@ -129,6 +129,14 @@ class Api:
 
     def _connection(self, timeout: float) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
+
+
+def _message(payload: bytes) -> str:
+    """What an error says: a Status object's message, or plain text."""
+    try:
+        return str(json.loads(payload)["message"])
+    except (ValueError, KeyError, TypeError):
+        return payload.decode(errors="replace").strip()
 
 
 def _tls(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:

@@ -2,7 +2,7 @@
 
 ``cluster`` (one for the whole run): ``cluster.kubeconfig``, ``cluster.kubectl(...)``, ``cluster.api``, with the Model
 CRD and a simulated node. ``namespace``: a new one for the test. ``stand_in``: runner pods that carry the annotation
-``corral.dev/test-runner`` get a real runner process (standin.py). ``corral``: operator and gateway as real processes
+``test.corral.dev/runner`` get a real runner process (standin.py). ``corral``: operator and gateway as real processes
 that look at the test's namespace alone, and what tests ask about Models (processes.py).
 
 Run them with ``pytest tests/cluster``; the Kubernetes programs are compiled first (``python -m tests.cluster.tools``

@@ -19,7 +19,7 @@ from tests.cluster.api import Api, Object, at
 from tests.cluster.children import Child, minimal_environment
 from tests.cluster.workspace import Workspace
 
-ADDRESS = "corral.dev/test-address"
+ADDRESS = "test.corral.dev/address"
 """The annotation that KWOK (kwok-stages.yaml) copies into the pod's podIP."""
 
 PORT = 8080

@@ -1,6 +1,6 @@
 """Stands in for the kubelet: runs a real runner process in the place of each simulated runner pod.
 
-A pod takes part when it carries the annotation ``corral.dev/test-runner`` (a Model's ``spec.pod.annotations``). For it
+A pod takes part when it carries the annotation ``test.corral.dev/runner`` (a Model's ``spec.pod.annotations``). For it
 this does what a kubelet would, and nothing else is simulated:
 
 * scheduled: the process ``python -m corral_server.runner`` starts with the environment of the pod's container, bound
@@ -26,7 +26,7 @@ from tests.cluster.children import Child
 from tests.cluster.pod_process import PodProcess
 from tests.cluster.workspace import Workspace
 
-ANNOTATION = "corral.dev/test-runner"
+ANNOTATION = "test.corral.dev/runner"
 _TICK = 0.1
 _PODS = "/api/v1/pods"
 
@@ -56,10 +56,10 @@ class StandIn:
         return [pod for pod in of_model if pod.child is not None and pod.child.alive]
 
     def children(self, namespace: str) -> list[Child]:
-        """Every process of a namespace so far, also those that ended."""
+        """The last process of each of a namespace's pods so far, also of those that are gone."""
         running = [pod.child for pod in list(self._pods.values())]
         every = [*self._ended, *(child for child in running if child is not None)]
-        return [child for child in every if child.name.startswith(f"runner {namespace}/")]
+        return list({child.name: child for child in every if child.name.startswith(f"runner {namespace}/")}.values())
 
     def stop(self) -> None:
         """Ends every process. The watching thread may linger in its read; it is a daemon and does nothing more."""
