@@ -116,9 +116,25 @@ class Engine(Protocol):
     def vram_bytes(self) -> int:
         """The part of ``size_bytes`` that is on GPUs."""
 
+    @property
+    def stalled_for(self) -> float:
+        """Seconds without progress while there is work; 0 without work, infinite when the engine is dead."""
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether tokenizing with ``add_special`` puts the BOS token in front."""
+
+    @property
+    def bos_text(self) -> str:
+        """The BOS token as chat templates write it; empty when the model has none."""
+
+    @property
+    def eos_text(self) -> str: ...
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
 
-    def detokenize(self, tokens: Sequence[int]) -> str: ...
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Raises ValueError for a token that is not in the vocabulary."""
 
     def generate(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         """Queues the task and yields its text as it comes, a Finish last.
@@ -126,3 +142,6 @@ class Engine(Protocol):
         Closing it (``contextlib.aclosing``) cancels the generation within one decode step and frees its cells.
         Raises PromptTooLong, InvalidPrompt, InvalidGrammar before the first item and EngineFailed at any time.
         """
+
+    def close(self) -> None:
+        """Fails what runs or waits and frees all memory; blocks for about one step."""

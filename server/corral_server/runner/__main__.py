@@ -1,0 +1,5 @@
+"""``python -m corral_server.runner``."""
+
+from corral_server.runner.main import main
+
+main()

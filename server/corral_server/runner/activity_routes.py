@@ -1,0 +1,51 @@
+"""What the cluster asks a runner: its activity, whether it lives and is ready, and what it has loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from corral_core.activity import Activity
+from corral_server.runner.state import RunnerState
+
+STALL_LIMIT = 300.0
+"""Seconds without a step while there is work, after which the engine counts as dead: far beyond the longest step."""
+
+
+class ActivityRoutes:
+    """Read-only endpoints over one runner."""
+
+    def __init__(self, state: RunnerState) -> None:
+        self._state = state
+
+    async def activity(self, request: Request) -> Response:
+        if request.query_params.get("watch") != "true":
+            return JSONResponse(self._state.activity().to_json())
+        return StreamingResponse(_lines(self._state.watch()), media_type="application/x-ndjson")
+
+    async def health(self, _request: Request) -> Response:
+        loaded = self._state.loaded
+        if loaded is not None and loaded.engine.stalled_for > STALL_LIMIT:
+            return PlainTextResponse("the engine makes no progress", 503)
+        return PlainTextResponse("ok")
+
+    async def ready(self, _request: Request) -> Response:
+        if self._state.draining:
+            return PlainTextResponse("draining", 503)
+        return PlainTextResponse("ok") if self._state.loaded else PlainTextResponse("loading", 503)
+
+    async def info(self, _request: Request) -> Response:
+        loaded = self._state.loaded
+        if loaded is None:
+            return PlainTextResponse("loading", 503)
+        engine = loaded.engine
+        body = {"facts": loaded.facts.to_json(), "parallel": engine.slots, "contextLength": engine.context_length}
+        return JSONResponse(body)
+
+
+async def _lines(watch: AsyncIterator[Activity]) -> AsyncIterator[bytes]:
+    async for activity in watch:
+        yield json.dumps(activity.to_json(), separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,177 @@
+"""One generation as an HTTP answer, for every API: streamed or whole, ended at once when the client leaves.
+
+What always holds: the request counts as active from before its prompt is made until its last byte, and no longer;
+an error before the first byte has its own status in the format of the path, one after it ends the stream in that
+format; the engine's iterator is closed whatever happens, which frees its slot within one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from corral_server.runner.generation import (
+    EngineError,
+    Finish,
+    InvalidGrammar,
+    InvalidPrompt,
+    Piece,
+    PromptTooLong,
+    Task,
+)
+from corral_server.runner.state import Loaded, NotServing, RunnerState
+from corral_server.runner.templates import TemplateFailed
+from corral_server.wire.errors import RETRY_HEADER, ApiError, error_body, stream_error
+
+log = logging.getLogger("corral.runner.answer")
+
+JSON = b"application/json; charset=utf-8"
+QUEUED_HEADER = "corral-queued-ns"
+"""How long the gateway held the request, in nanoseconds: part of load_duration and total_duration."""
+
+_CLIENT_FAULTS = (PromptTooLong, InvalidPrompt, InvalidGrammar)
+_MAX_QUEUED = 24 * 3600 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Nanoseconds on the monotonic clock: when the client's request started, and when this runner took it."""
+
+    started: int
+    begun: int
+
+
+class Writer(Protocol):
+    """How one API writes a generation. ``task`` is set before the first call."""
+
+    task: Task
+
+    @property
+    def media_type(self) -> bytes:
+        """Of a stream; a whole answer is always JSON."""
+
+    def piece(self, text: str) -> bytes: ...
+
+    def end(self, finish: Finish, times: Times) -> bytes:
+        """The end of a stream."""
+
+    def whole(self, text: str, finish: Finish, times: Times) -> bytes:
+        """The answer in one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a request asks for. ``prepare`` makes the prompt, in a thread of its own; it may raise ApiError."""
+
+    path: str
+    started: int
+    keep_alive: float | None
+    stream: bool
+    prepare: Callable[[Loaded], Task]
+    writer: Writer
+
+
+class GenerationAnswer(Response):
+    """Raises NotServing when the runner does not take requests, before anything was sent."""
+
+    def __init__(self, state: RunnerState, work: Work) -> None:
+        super().__init__()
+        self._state = state
+        self._work = work
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = asyncio.create_task(self._answer(send), name="answer")
+        gone = asyncio.create_task(_departure(receive), name="departure")
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answer.cancel()
+            gone.cancel()
+            await asyncio.gather(answer, gone, return_exceptions=True)
+
+    async def _answer(self, send: Send) -> None:
+        try:
+            with self._state.request(self._work.keep_alive) as loaded:
+                times = Times(self._work.started, time.monotonic_ns())
+                task = await asyncio.to_thread(self._work.prepare, loaded)
+                self._work.writer.task = task
+                async with aclosing(loaded.engine.generate(task)) as items:
+                    await (self._stream if self._work.stream else self._whole)(items, times, send=send)
+        except ApiError as error:
+            await self._fail(error, send)
+        except Exception as error:  # whatever went wrong, the client is told and the next request works
+            await self._fail(failure(error), send)
+
+    async def _stream(self, items: AsyncIterator[Piece | Finish], times: Times, *, send: Send) -> None:
+        writer = self._work.writer
+        async for item in items:
+            if not self._begun:
+                await send(_start(200, writer.media_type))
+                self._begun = True
+            if isinstance(item, Finish):
+                await send({"type": "http.response.body", "body": writer.end(item, times)})
+            elif data := writer.piece(item.text):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _whole(self, items: AsyncIterator[Piece | Finish], times: Times, *, send: Send) -> None:
+        texts = []
+        async for item in items:
+            if isinstance(item, Piece):
+                texts.append(item.text)
+            else:
+                body = self._work.writer.whole("".join(texts), item, times)
+                self._begun = True
+                await _send_whole(200, body, send)
+
+    async def _fail(self, error: ApiError, send: Send) -> None:
+        path = self._work.path
+        if self._begun:
+            message = f"an error was encountered while running the model: {error.message}"
+            await send({"type": "http.response.body", "body": stream_error(path, message)})
+        else:
+            retry = error.reason.encode() if isinstance(error, NotServing) else None
+            await _send_whole(error.status, error_body(path, error.status, error.message), send, retry=retry)
+
+
+def failure(error: Exception) -> ApiError:
+    """What a client is told of an error that is not the API's own."""
+    if isinstance(error, _CLIENT_FAULTS):
+        return ApiError(400, str(error))
+    if isinstance(error, TemplateFailed):
+        return ApiError(400 if error.by_template else 500, str(error))
+    if isinstance(error, EngineError):
+        log.error("the engine failed: %s", error)
+        return ApiError(500, str(error))
+    log.error("a request failed", exc_info=error)
+    return ApiError(500, f"internal error: {type(error).__name__}")
+
+
+def started_at(headers: Mapping[str, str]) -> int:
+    """When the request started for the client: now, less what the gateway says that it held the request."""
+    queued = headers.get(QUEUED_HEADER, "")
+    held = int(queued) if queued.isascii() and queued.isdigit() and len(queued) < 16 else 0
+    return time.monotonic_ns() - min(held, _MAX_QUEUED)
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _start(status: int, media_type: bytes, *headers: tuple[bytes, bytes]) -> dict[str, object]:
+    return {"type": "http.response.start", "status": status, "headers": [(b"content-type", media_type), *headers]}
+
+
+async def _send_whole(status: int, body: bytes, send: Send, *, retry: bytes | None = None) -> None:
+    extra = [(b"content-length", str(len(body)).encode())] + ([(RETRY_HEADER, retry)] if retry else [])
+    await send(_start(status, JSON, *extra))
+    await send({"type": "http.response.body", "body": body})

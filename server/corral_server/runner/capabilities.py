@@ -1,0 +1,63 @@
+"""What a request may ask of a model, refused with Ollama's texts where the model or this runner cannot do it."""
+
+from __future__ import annotations
+
+from corral_core.errors import InvalidName
+from corral_core.facts import ModelFacts
+from corral_core.names import canonical, full
+from corral_server.runner.requests import Fields
+from corral_server.wire.errors import ApiError
+
+LEVELS = ("high", "medium", "low", "max")
+MAX_LOGPROBS = 20
+
+
+def check_name(model: str) -> None:
+    """The gateway chose this runner by the name; here it only has to be one."""
+    try:
+        canonical(model)
+    except InvalidName as error:
+        raise ApiError(400, "invalid model name") from error
+
+
+def think_of(fields: Fields) -> bool | None:
+    """``think`` as on or off; None when unset. Raises ApiError 400."""
+    value = fields.raw("think")
+    if isinstance(value, bool) or value is None:
+        return value
+    if not isinstance(value, str):
+        raise ApiError(400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
+    if value not in LEVELS:
+        raise ApiError(400, f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
+    return True
+
+
+def check_think(think: bool | None, model: str, facts: ModelFacts) -> None:
+    if think and "thinking" not in facts.capabilities:
+        raise ApiError(400, f'"{model}" does not support thinking')
+
+
+def check_logprobs(fields: Fields, model: str) -> None:
+    top = fields.integer("top_logprobs") or 0
+    if not 0 <= top <= MAX_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {MAX_LOGPROBS}")
+    if fields.flag("logprobs"):
+        raise ApiError(400, f'"{model}" does not support logprobs')
+
+
+def refuse_tools(model: str) -> None:
+    raise ApiError(400, f"{full(model)} does not support tools")
+
+
+def refuse_insert(model: str) -> None:
+    raise ApiError(400, f"{full(model)} does not support insert")
+
+
+def refuse_images(model: str) -> None:
+    raise ApiError(400, f'"{model}" does not support images')
+
+
+def check_completion(facts: ModelFacts, model: str, action: str) -> None:
+    """``action`` is ``chat`` or ``generate``."""
+    if "completion" not in facts.capabilities:
+        raise ApiError(400, f'"{model}" does not support {action}')

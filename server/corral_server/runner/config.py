@@ -1,0 +1,110 @@
+"""A runner's settings, read once from the environment: Ollama's names where it has one, ``CORRAL_*`` otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from corral_core.activity import FOREVER
+from corral_core.durations import DEFAULT_KEEP_ALIVE, keep_alive_from_env, keep_alive_from_request
+from corral_core.errors import InvalidSetting
+from corral_core.model import Model, ModelSpec
+from corral_core.resource import parse_served
+from corral_core.settings import bool_setting, choice_setting, duration_setting, int_setting, text_setting
+from corral_server.runner.engine import EngineOptions
+from corral_server.runner.keepalive import Bounds, KeepAlive
+
+TERMINATION_LOG = Path("/dev/termination-log")
+_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+_MAX_CONTEXT = 16_777_216
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """``listen_fd`` is an inherited listening socket, ``parent_fd`` the read end of a pipe whose EOF means to exit.
+
+    ``drain_timeout`` is in seconds; ``port`` 0 lets the system choose one.
+    """
+
+    model: Model
+    host: str
+    port: int
+    listen_fd: int | None
+    parent_fd: int | None
+    pvc_root: Path
+    keep_alive: KeepAlive
+    engine: EngineOptions
+    drain_timeout: float
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> RunnerConfig:
+    """Raises InvalidSetting and InvalidModel."""
+    model = _model(environ)
+    return RunnerConfig(
+        model=model,
+        host=text_setting(environ, "CORRAL_HOST", default="0.0.0.0"),  # noqa: S104  # a pod is asked from elsewhere
+        port=int_setting(environ, "CORRAL_PORT", default=8080, minimum=0, maximum=65535),
+        listen_fd=_descriptor(environ, "CORRAL_LISTEN_FD"),
+        parent_fd=_descriptor(environ, "CORRAL_PARENT_FD"),
+        pvc_root=Path(text_setting(environ, "CORRAL_PVC_ROOT", default="/weights")),
+        keep_alive=_keep_alive(model.spec, environ),
+        engine=_engine_options(model.spec, environ),
+        drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=60.0),
+    )
+
+
+def termination_log_of(environ: Mapping[str, str]) -> Path | None:
+    """Where the last words go; known even when the rest of the environment is refused."""
+    named = text_setting(environ, "CORRAL_TERMINATION_LOG")
+    if named:
+        return Path(named)
+    return TERMINATION_LOG if TERMINATION_LOG.exists() else None
+
+
+def _model(environ: Mapping[str, str]) -> Model:
+    text = environ.get("CORRAL_MODEL", "")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidSetting(f"CORRAL_MODEL is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidSetting("CORRAL_MODEL is not allowed: it must be an object with name, namespace and spec")
+    return parse_served(document)
+
+
+def _keep_alive(spec: ModelSpec, environ: Mapping[str, str]) -> KeepAlive:
+    own = keep_alive_from_request(spec.keep_alive)
+    if own is None:
+        text = text_setting(environ, "OLLAMA_KEEP_ALIVE")
+        own = keep_alive_from_env(text) if text else DEFAULT_KEEP_ALIVE
+    least, most = (keep_alive_from_request(value) for value in (spec.keep_alive_min, spec.keep_alive_max))
+    bounds = Bounds(0.0 if least is None else least, FOREVER if most is None else most)
+    return KeepAlive(bounds.clamp(own), bounds)
+
+
+def _engine_options(spec: ModelSpec, environ: Mapping[str, str]) -> EngineOptions:
+    """The Model's own word, then its parameters', then the environment's; 0 lets the engine choose."""
+    parameters = spec.parameters
+    context = int_setting(environ, "OLLAMA_CONTEXT_LENGTH", default=0, minimum=0, maximum=_MAX_CONTEXT)
+    slots = int_setting(environ, "OLLAMA_NUM_PARALLEL", default=0, minimum=0, maximum=256)
+    threads = int_setting(environ, "CORRAL_THREADS", default=0, minimum=0, maximum=4096)
+    attention = text_setting(environ, "OLLAMA_FLASH_ATTENTION")
+    return EngineOptions(
+        context_length=spec.context_length
+        if spec.context_length != "auto"
+        else parameters.get("num_ctx", 0) or context,
+        slots=spec.parallel if spec.parallel != "auto" else slots,
+        threads=threads or max(0, parameters.get("num_thread", 0)),
+        batch=max(1, parameters.get("num_batch", 512)),
+        gpu_layers=parameters.get("num_gpu", -1) if spec.gpu.count else 0,
+        cache_type=choice_setting(environ, "OLLAMA_KV_CACHE_TYPE", default="f16", choices=_CACHE_TYPES),
+        flash_attention=bool_setting(environ, "OLLAMA_FLASH_ATTENTION", default=False) if attention else None,
+    )
+
+
+def _descriptor(environ: Mapping[str, str], name: str) -> int | None:
+    number = int_setting(environ, name, default=-1, minimum=0)
+    return number if number >= 0 else None

@@ -1,0 +1,48 @@
+"""From the Model's source to a loaded engine: find the weights, check them, read their facts, load them.
+
+Blocks for seconds or minutes and is run in a thread. Everything that can be wrong with the weights is an error whose
+text is meant for a person, raised before llama.cpp sees the file where that is possible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from corral_core.errors import GGUFError, SourceError
+from corral_core.facts import ModelFacts
+from corral_core.gguf import read_header
+from corral_core.gguf_facts import facts_of
+from corral_core.source import locate, parse_source
+from corral_server.runner.config import RunnerConfig
+from corral_server.runner.engine import LlamaEngine
+from corral_server.runner.options import Options
+from corral_server.runner.state import Loaded
+from corral_server.runner.templates import PLAIN, ChatTemplate
+
+
+def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
+    """``progress`` gets 0 to 1 and aborts by returning False. Raises SourceError, GGUFError, LoadFailed, OSError."""
+    spec = config.model.spec
+    path = locate(parse_source(spec.source), config.pvc_root)
+    facts = read_facts(path)
+    if spec.sha256 is not None:
+        check_digest(path, spec.sha256)
+    engine = LlamaEngine.load(path, config.engine, progress=progress)
+    template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
+    return Loaded(engine, facts, template, Options().updated(dict(spec.parameters)), spec.system or "")
+
+
+def read_facts(path: Path) -> ModelFacts:
+    try:
+        return facts_of(read_header(path), path.stat().st_size)
+    except GGUFError as error:
+        raise GGUFError(f"{path} cannot be loaded: {error}") from error
+
+
+def check_digest(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise SourceError(f"{path} is not what the Model expects: its sha256 is {found}, not {expected}")

@@ -1,0 +1,49 @@
+"""From messages to the tokens that the engine is given, cut to the context as Ollama does.
+
+Plain computation, run outside the event loop: a long chat takes a while to render and tokenize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from corral_server.runner.generation import Engine
+from corral_server.runner.templates import ChatTemplate, Message
+
+
+def tokens_of(engine: Engine, text: str) -> list[int]:
+    """The tokens of a prompt text with the model's own special tokens; a BOS that a template wrote is not doubled."""
+    tokens = engine.tokenize(text, add_special=True, parse_special=True)
+    if engine.adds_bos and tokens[:1] == tokens[1:2] and engine.bos_text and text.startswith(engine.bos_text):
+        return tokens[1:]
+    return tokens
+
+
+def chat_tokens(
+    engine: Engine,
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    *,
+    truncate: bool,
+    variables: Mapping[str, object],
+) -> list[int]:
+    """The tokens of a chat. With ``truncate`` the oldest messages that are not the system's are dropped until it fits.
+
+    The last message is always kept, so the result may still be too long. Raises TemplateFailed.
+    """
+
+    def attempt(start: int) -> list[int]:
+        kept = [m for index, m in enumerate(messages) if index >= start or m.get("role") == "system"]
+        return tokens_of(engine, template.render(kept, variables=variables))
+
+    tokens = attempt(0)
+    low, high = 1, len(messages) - 1
+    if not truncate or len(tokens) < engine.context_length or high < low:
+        return tokens
+    while low < high:  # bisection: every message dropped makes the prompt shorter
+        middle = (low + high) // 2
+        if len(attempt(middle)) < engine.context_length:
+            high = middle
+        else:
+            low = middle + 1
+    return attempt(low)

@@ -1,0 +1,156 @@
+"""Chat templates: the Jinja of a GGUF (or of a request) turned into a prompt, as Hugging Face's tokenizers do.
+
+A template that does not compile or fails while it runs is a ``TemplateFailed`` for the one request that needs it.
+Ollama's own templates are written in Go's template language; such a one is refused with the construct named, because
+rendering it as Jinja would silently give another prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn
+
+from jinja2 import Template
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
+
+from corral_server.runner.sandbox import SIZE_LIMIT, Sandbox, TemplateLimit, measure
+
+Message = Mapping[str, object]
+
+PLAIN = (
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+)
+"""For a model without a chat template: the contents alone, as Ollama prompts such a model."""
+
+_GO = re.compile(
+    r"\{\{-?\s*(?:/\*|\.[A-Za-z_]\w*|\.\s*-?\}\}|\$\w*|(?:if|else|range|with|end|define|block|template|break|continue)\b"
+    r"(?!\s*[=|(\[.~]))[^}]{0,40}"
+)
+
+
+class TemplateFailed(Exception):
+    """The template cannot be used; ``by_template`` when it refused the messages itself (``raise_exception``)."""
+
+    def __init__(self, message: str, *, by_template: bool = False) -> None:
+        super().__init__(message)
+        self.by_template = by_template
+
+
+class _Raised(TemplateError):
+    """``raise_exception`` was called: the messages do not suit the template."""
+
+
+class ChatTemplate:
+    """One compiled template; rendering is safe from any thread."""
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        """Never fails: what is wrong with the template is said when it is used."""
+        self.source = source
+        self._specials = {"bos_token": bos, "eos_token": eos}
+        self._broken: str | None = None
+        self._template: Template | None = None
+        try:
+            self._template = _compile(source)
+        except TemplateFailed as error:
+            self._broken = str(error)
+
+    def with_source(self, source: str) -> ChatTemplate:
+        """Another template for the same model."""
+        return ChatTemplate(source, bos=self._specials["bos_token"], eos=self._specials["eos_token"])
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        prompt_for_answer: bool = True,
+        variables: Mapping[str, object] | None = None,
+    ) -> str:
+        """The prompt text. A last message of the assistant is left open, so that the model goes on with it.
+
+        Raises TemplateFailed.
+        """
+        if self._template is None:
+            raise TemplateFailed(self._broken or "the chat template is broken")
+        goes_on = bool(messages) and messages[-1].get("role") == "assistant"
+        values = {
+            **self._specials,
+            **(variables or {}),
+            "messages": [dict(message) for message in messages],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": prompt_for_answer and not goes_on,
+        }
+        text = _render(self._template, values)
+        return _opened(text, str(messages[-1].get("content") or "")) if goes_on else text
+
+
+def go_construct(source: str) -> str | None:
+    """The first thing in a template that is Go's template language and not Jinja."""
+    found = _GO.search(source)
+    return found[0].strip() if found else None
+
+
+def _compile(source: str) -> Template:
+    if construct := go_construct(source):
+        raise TemplateFailed(
+            f"the template is written in Go's template language ({construct} …); only Jinja is supported"
+        )
+    try:
+        return _SANDBOX.limited(source)
+    except TemplateSyntaxError as error:
+        raise TemplateFailed(f"the chat template is broken at line {error.lineno}: {error.message}") from error
+    except (TemplateError, RecursionError, ValueError, SyntaxError, MemoryError) as error:
+        raise TemplateFailed(f"the chat template is broken: {error or type(error).__name__}") from error
+
+
+def _render(template: Template, values: Mapping[str, object]) -> str:
+    try:
+        return _SANDBOX.render(template, values)
+    except _Raised as error:
+        raise TemplateFailed(str(error), by_template=True) from error
+    except Exception as error:  # a template can call nearly any operation with any values
+        raise TemplateFailed(f"the chat template failed: {error or type(error).__name__}") from error
+
+
+def _opened(text: str, content: str) -> str:
+    """The text up to the end of its last message."""
+    at = text.rfind(content.strip())
+    return text[: at + len(content.strip())] if at >= 0 else text
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise _Raised(str(message)[:1000])
+
+
+def _strftime_now(form: object) -> str:
+    text = str(form)
+    if len(text) > 200:
+        raise TemplateLimit("the format of strftime_now is too long")
+    return datetime.now().astimezone().strftime(text)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    *,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    if measure(value) * (1 + min(indent or 0, 64)) > SIZE_LIMIT or (indent or 0) > 64:
+        raise TemplateLimit("tojson would write too much")
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _sandbox() -> Sandbox:
+    sandbox = Sandbox()
+    sandbox.filters["tojson"] = _tojson
+    sandbox.globals["raise_exception"] = _raise_exception
+    sandbox.globals["strftime_now"] = _strftime_now
+    return sandbox
+
+
+_SANDBOX = _sandbox()
