@@ -26,6 +26,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 MAX_NAME = 52
 """Longest metadata.name: eleven of 63 characters remain for what is derived from it (``model-<name>-pull``)."""
 
+_LONGEST = 9_223_372_036
+"""Seconds: the longest duration that Go, and so the API server, can hold."""
 _DURATION = "a duration such as 90s, 5m or 1h30m, whole seconds, or -1 for never unloading"
 
 
@@ -57,6 +59,8 @@ def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
 def _check_keep_alive(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise refuse(_DURATION)
+    if isinstance(value, int) and abs(value) > _LONGEST:
+        raise refuse(f"{_DURATION} (at most {_LONGEST} seconds)")
     try:
         keep_alive_from_request(value)
     except InvalidDuration as error:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 Integer = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 
 
-def _texts(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class Parameters(TypedDict, total=False):
-    """Defaults for requests that do not set the option themselves; ``stop`` may be one text or a list."""
+    """Defaults for requests that do not set the option themselves."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[misc]  # pydantic's documented way
 
@@ -38,4 +34,4 @@ class Parameters(TypedDict, total=False):
     repeat_penalty: float
     presence_penalty: float
     frequency_penalty: float
-    stop: Annotated[list[str], BeforeValidator(_texts)]
+    stop: list[str]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 
+from corral_core.facts import ModelFacts
+from corral_core.jsonfields import mapping, objects
 from corral_core.resource import parse_model
-from tests.cluster.api import ApiError, Object, at
+from tests.cluster.api import APPLY, ApiError, Object, at
 from tests.cluster.cluster import Cluster
-from tests.core.model_cases import BAD, EVERYTHING, GOOD, SOURCE, Bad, Good, document
+from tests.core.model_cases import BAD, GOOD, SOURCE, Bad, Good, document
 
 pytestmark = pytest.mark.cluster
 
@@ -36,3 +41,134 @@ def test_the_api_server_refuses_what_the_parser_refuses(cluster: Cluster, case: 
     assert refusal.value.status in (400, 422)
     assert case.server is not None
     assert case.server in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", [case for case in BAD if case.server is None], ids=lambda case: case.id)
+def test_what_a_schema_cannot_say_is_left_to_the_parser(cluster: Cluster, case: Bad) -> None:
+    assert at(_dry_run(cluster, case), "kind") == "Model"
+
+
+def test_defaults_are_filled_in(cluster: Cluster) -> None:
+    stored = _dry_run(cluster, Good("only a source", {"source": SOURCE}))
+    assert at(stored, "spec") == {
+        "source": SOURCE,
+        "contextLength": "auto",
+        "parallel": "auto",
+        "minReplicas": 0,
+        "maxReplicas": 1,
+        "gpu": {"count": 0, "resource": "nvidia.com/gpu"},
+        "suspend": False,
+    }
+
+
+def test_an_object_without_a_spec_is_refused(cluster: Cluster) -> None:
+    body = {"apiVersion": "corral.dev/v1alpha1", "kind": "Model", "metadata": {"name": "tiny"}}
+    with pytest.raises(ApiError, match="spec: Required value"):
+        cluster.api.create("/apis/corral.dev/v1alpha1/namespaces/default/models", body)
+
+
+def test_the_example_is_taken(cluster: Cluster) -> None:
+    example = Path(__file__).parents[2] / "examples" / "smollm2.yaml"
+    cluster.kubectl("-n", "default", "create", "--dry-run=server", "-f", str(example))
+
+
+def test_scaling_sets_replicas_and_nothing_else(cluster: Cluster, namespace: str) -> None:
+    before = _create(cluster, namespace)
+    cluster.kubectl("-n", namespace, "scale", "model/tiny", "--replicas=0")
+    after = cluster.api.get(f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny")
+    assert at(after, "spec", "replicas") == 0
+    assert {**_spec(after), "replicas": 0} == {**_spec(before), "replicas": 0}
+
+
+def test_scaling_beyond_what_is_supported_is_refused_in_words(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace)
+    done = cluster.kubectl("-n", namespace, "scale", "mdl/tiny", "--replicas=3", check=False)
+    assert done.returncode != 0
+    assert "replicas must be at most maxReplicas" in done.stderr
+
+
+def test_the_scale_tells_replicas_and_selector(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace, replicas=1)
+    path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny"
+    status = {"replicas": 1, "selector": "corral.dev/model=tiny"}
+    cluster.api.patch(f"{path}/status", {"status": status})
+    scale = cluster.api.get(f"{path}/scale")
+    assert (at(scale, "spec", "replicas"), at(scale, "status")) == (1, status)
+
+
+def test_a_write_to_the_object_leaves_the_status_alone(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace)
+    path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny"
+    assert at(cluster.api.patch(path, {"status": {"phase": "Idle"}}), "status") is None
+
+
+def test_kubectl_get_shows_the_columns(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace)
+    path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny/status"
+    ready = {"type": "Ready", "status": "False", "reason": "Idle", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+    status = {
+        "phase": "Idle",
+        "replicas": 0,
+        "placement": {"gpus": 2},
+        "expiresAt": "2026-01-31T12:05:00Z",
+        "model": {"size": 98362432},
+        "conditions": [{**ready, "message": "nobody asks for it"}],
+    }
+    cluster.api.patch(path, {"status": status})
+    narrow = cluster.kubectl("-n", namespace, "get", "models").stdout.splitlines()
+    assert narrow[0].split() == ["NAME", "PHASE", "REPLICAS", "GPUS", "UNTIL", "AGE"]
+    assert narrow[1].split()[:5] == ["tiny", "Idle", "0", "2", "2026-01-31T12:05:00Z"]
+    wide = cluster.kubectl("-n", namespace, "get", "mdl", "-o", "wide").stdout
+    assert wide.splitlines()[0].split()[-3:] == ["SOURCE", "SIZE", "REASON"]
+    assert "98362432" in wide
+    assert "nobody asks for it" in wide
+
+
+def test_an_unknown_phase_is_refused(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace)
+    path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny/status"
+    with pytest.raises(ApiError, match="Unsupported value"):
+        cluster.api.patch(path, {"status": {"phase": "Sleepy"}})
+
+
+def test_the_facts_of_a_model_are_kept_whole(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace)
+    header = {"general.architecture": "llama", "tokenizer.ggml.tokens": None, "llama.rope.freq_base": 1e5}
+    facts = ModelFacts(1, "llama", ("llama",), "1B", 10**12, "Q4_0", 1, 1, ("completion",), "{{ a }}", header)
+    path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny/status"
+    body = {
+        "apiVersion": "corral.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": "tiny"},
+        "status": {"model": facts.to_json()},
+    }
+    query = {"fieldManager": "corral-operator", "force": "true"}
+    stored = cluster.api.request("PATCH", path, body=body, query=query, content=APPLY)
+    assert ModelFacts.from_json(mapping(stored, "status", "model")) == facts
+
+
+def test_each_gateway_owns_its_demand(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace)
+    _demand(cluster, namespace, "one", waiting=1)
+    _demand(cluster, namespace, "two", waiting=2)
+    stored = _demand(cluster, namespace, "one", waiting=0)
+    assert [entry.get("gateway") for entry in objects(stored, "status", "demand")] == ["two"]
+
+
+def _demand(cluster: Cluster, namespace: str, gateway: str, *, waiting: int) -> Object:
+    """Server-side apply of one gateway's entry, or of none when nothing waits."""
+    time = "2026-01-31T12:00:00.000000Z"
+    entry = {"gateway": gateway, "waiting": waiting, "oldest": time, "renewed": time}
+    body = {
+        "apiVersion": "corral.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": "tiny"},
+        "status": {"demand": [entry]} if waiting else {},
+    }
+    path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny/status"
+    query = {"fieldManager": f"corral-gateway-{gateway}", "force": "true"}
+    return cluster.api.request("PATCH", path, body=body, query=query, content=APPLY)
+
+
+def _spec(model: Object) -> Mapping[str, object]:
+    return mapping(model, "spec")
