@@ -1,0 +1,187 @@
+"""The gateway as one plain ASGI application over a Directory.
+
+It resolves the model's name, admits or refuses, queues in order, and relays; what is known without a runner it answers
+itself. It looks at a request's ``model`` and no further, and never re-encodes a response. Everything runs on one event
+loop; the order of shutting down is: the server stops accepting, running requests end, then the timers and the
+connections to the runners are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+
+from corral_server.gateway import metadata
+from corral_server.gateway.apis import APIS, SHOW, Api
+from corral_server.gateway.body import Gone, field, parse_body, read_body
+from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.cors import FORBIDDEN, NO_HEADERS, Origins, host_allowed, is_loopback
+from corral_server.gateway.directory import Directory
+from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
+from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
+from corral_server.gateway.routes import Handler, Routes
+from corral_server.gateway.routing.dispatch import Dispatcher, ModelGone
+from corral_server.gateway.running import running
+from corral_server.gateway.unload import is_unload, unload
+from corral_server.gateway.upstream import Pool
+from corral_server.wire.errors import ApiError
+
+_MANAGED = "models are managed as Model resources here: apply or delete a Model instead"
+
+
+class Gateway:
+    """One instance serves one event loop. ``dispatcher`` is public for those who observe the queue."""
+
+    def __init__(self, directory: Directory, config: GatewayConfig) -> None:
+        self._directory = directory
+        self._config = config
+        self._origins = Origins(config.origins)
+        self._checks_host = is_loopback(config.host)
+        self.dispatcher = Dispatcher(directory, limit=config.max_queue)
+        self._pool = Pool(connect_timeout=config.connect_timeout)
+        self._forwarder = Forwarder(self.dispatcher, self._pool, tries=config.connect_tries)
+        self._routes = Routes(self._table())
+
+    def close(self) -> None:
+        """Withdraws the demand and closes idle connections. Also done by the server's lifespan."""
+        self.dispatcher.shutdown()
+        self._pool.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        request = Request(scope["method"], scope["path"], scope["query_string"], headers, receive, send, NO_HEADERS)
+        try:
+            answer = self._admit(request)
+            if answer is None:
+                handler = self._routes.find(request.method, request.path)
+                answer = handler if isinstance(handler, Answer) else await handler(request)
+            if answer is not None:
+                await send_answer(request, answer)
+        except ApiError as error:
+            await answer_error(request, error)
+        except Gone:
+            return
+        except asyncio.CancelledError:
+            if not request.started:
+                await answer_shutdown(request)
+            raise
+
+    def _admit(self, request: Request) -> Answer | None:
+        """CORS and the Host check: the answer that ends the request here, if it does."""
+        host = origin = b""
+        for name, value in request.headers:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origin = value
+        if origin:
+            verdict = self._origins.check(request.method, origin, host)
+            if isinstance(verdict, Answer):
+                return verdict
+            request.extra = verdict
+        if self._checks_host and not host_allowed(host):
+            return FORBIDDEN
+        return None
+
+    async def _forward(self, request: Request) -> Answer | None:
+        api = APIS[request.path]
+        body = await read_body(request, self._config.body_limit)
+        data = self._parse(api, body)
+        model = field(data, "model", kind=api.kind)
+        if not model:
+            raise api.missing_model(data)
+        entry = metadata.lookup(self._directory, model, unknown=api.unknown)
+        if is_unload(api.path, data):
+            return json_answer(await unload(self._pool, entry, api.path, model=model, body=body))
+        del data
+        try:
+            await self._forwarder.forward(request, entry, body)
+        except ModelGone:
+            raise ApiError(404, api.unknown.replace("{}", model)) from None
+        return None
+
+    def _parse(self, api: Api, body: bytes) -> dict[str, object]:
+        limit = self._config.depth_limit
+        return dict(parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body))
+
+    def _table(self) -> dict[str, dict[str, Handler]]:
+        return {
+            "/": {"GET": self._root, "HEAD": self._root},
+            "/healthz": {"GET": self._root, "HEAD": self._root},
+            "/readyz": {"GET": self._ready, "HEAD": self._ready},
+            "/api/version": {"GET": self._version, "HEAD": self._version},
+            "/api/status": {"GET": self._status},
+            "/api/tags": {"GET": self._tags, "HEAD": self._tags},
+            "/api/ps": {"GET": self._ps},
+            "/api/show": {"POST": self._show},
+            "/api/me": {"POST": self._account},
+            "/api/signout": {"POST": self._account},
+            "/api/experimental/model-recommendations": {"GET": self._recommendations},
+            "/api/pull": {"POST": self._managed},
+            "/api/push": {"POST": self._managed},
+            "/api/create": {"POST": self._managed},
+            "/api/copy": {"POST": self._managed},
+            "/api/delete": {"DELETE": self._managed},
+            "/v1/models": {"GET": self._models},
+            "/v1/models/*": {"GET": self._model},
+            **{path: {"POST": self._forward} for path in APIS},
+        }
+
+    async def _root(self, request: Request) -> Answer:
+        return Answer(200, b"Ollama is running", TEXT_TYPE)
+
+    async def _ready(self, request: Request) -> Answer:
+        if self._directory.settled():
+            return Answer(200, b"ready", TEXT_TYPE)
+        return Answer(503, b"the models are not listed yet", TEXT_TYPE)
+
+    async def _version(self, request: Request) -> Answer:
+        return json_answer({"version": self._config.version})
+
+    async def _status(self, request: Request) -> Answer:
+        return json_answer({"cloud": {"disabled": True, "source": "env"}})
+
+    async def _tags(self, request: Request) -> Answer:
+        return json_answer(metadata.tags(self._directory))
+
+    async def _ps(self, request: Request) -> Answer:
+        return json_answer(await running(self._directory, self._pool))
+
+    async def _show(self, request: Request) -> Answer:
+        data = self._parse(SHOW, await read_body(request, self._config.body_limit))
+        name = field(data, "model", kind=SHOW.kind) or field(data, "name", kind=SHOW.kind)
+        if not name:
+            raise SHOW.missing_model(data)
+        return json_answer(metadata.show(self._directory, name, user_agent=request.header(b"user-agent")))
+
+    async def _models(self, request: Request) -> Answer:
+        return json_answer(metadata.openai_models(self._directory))
+
+    async def _model(self, request: Request) -> Answer:
+        name = urllib.parse.unquote(request.path.removeprefix("/v1/models/"))
+        return json_answer(metadata.openai_model(self._directory, name))
+
+    async def _account(self, request: Request) -> Answer:
+        raise ApiError(503, "account unavailable")
+
+    async def _recommendations(self, request: Request) -> Answer:
+        return json_answer({"recommendations": []})
+
+    async def _managed(self, request: Request) -> Answer:
+        raise ApiError(501, _MANAGED)

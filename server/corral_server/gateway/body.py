@@ -1,0 +1,155 @@
+"""Request bodies: read whole within the limits, parsed once, and only as far as the gateway needs them.
+
+Whatever is sent, the answer to a bad body is a 4xx. The content type is ignored and only the first JSON value counts;
+keys are matched without regard to case, the last one wins, and null leaves a field unset, as with Go's decoder.
+The bytes themselves go to the runner untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+
+from corral_server.gateway.messages import Request
+from corral_server.wire.errors import ApiError
+
+MAX_VALUES = 4_000_000
+"""How many arrays, objects and commas a body may hold: parsing must not turn 64 MiB into gigabytes of objects."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+class Gone(Exception):
+    """The client left before its request was complete."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """All bytes of the body. Raises ApiError 413 above ``limit`` bytes, Gone when the client leaves."""
+    length = request.header(b"content-length")
+    if length.isdigit() and int(length[:19]) > limit:
+        raise _too_large(limit)
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole: bytes = message.get("body", b"")
+        if len(whole) > limit:
+            raise _too_large(limit)
+        return whole
+    pieces, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Gone
+        piece: bytes = message.get("body", b"")
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+        message = await request.receive()
+
+
+def parse_body(body: bytes, *, kind: str, depth_limit: int, empty: str) -> Mapping[str, object]:
+    """The first JSON value of the body, which must be an object; null counts as an empty one.
+
+    ``kind`` is the type that Go's error texts name, ``empty`` the text for a body without any value.
+    Raises ApiError with status 400.
+    """
+    check_shape(body, depth_limit)
+    text = body.decode("utf-8", "replace")
+    start = _SPACE.match(text).end()  # type: ignore[union-attr]  # matches the empty text too
+    if start == len(text):
+        raise ApiError(400, empty)
+    value = _decode(_DECODER, text, start)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ApiError(400, f"json: cannot unmarshal {go_kind(value)} into Go value of type api.{kind}")
+    return value if _plain(value) else _folded(text, start)
+
+
+def check_shape(body: bytes, depth_limit: int) -> None:
+    """Raises ApiError when the body nests deeper than the limit or holds too many values. Linear, mostly in C."""
+    opened = body.count(b"[") + body.count(b"{")
+    if opened + body.count(b",") > MAX_VALUES:
+        raise ApiError(400, f"the request body holds too many values (more than {MAX_VALUES})")
+    if opened <= depth_limit:
+        return
+    brackets = _STRING.sub(b"", body).translate(_STEPS, _NOT_BRACKETS)
+    if max(accumulate(memoryview(brackets).cast("b")), default=0) > depth_limit:
+        raise ApiError(400, f"the request body is nested too deeply (more than {depth_limit} levels)")
+
+
+def field(data: Mapping[str, object], name: str, *, kind: str) -> str:
+    """The text in this field, empty when it is unset. Raises ApiError 400 when it is no text."""
+    value = data.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        what = go_kind(value)
+        raise ApiError(400, f"json: cannot unmarshal {what} into Go struct field {kind}.{name} of type string")
+    if not value.isascii():
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+def go_kind(value: object) -> str:
+    """What Go's decoder calls a JSON value."""
+    if isinstance(value, bool):
+        return "bool"
+    kinds: Mapping[type, str] = {str: "string", list: "array", dict: "object", int: "number", float: "number"}
+    return kinds.get(type(value), "null")
+
+
+def _decode(decoder: json.JSONDecoder, text: str, start: int) -> object:
+    try:
+        value: object = decoder.raw_decode(text, start)[0]
+    except json.JSONDecodeError as error:
+        raise ApiError(400, _syntax_text(text, error.pos)) from None
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"invalid JSON in the request body: {error}") from None
+    return value
+
+
+def _syntax_text(text: str, position: int) -> str:
+    """Close to Go's own words; clients only rely on the status."""
+    if position >= len(text.rstrip()):
+        return "unexpected EOF"
+    character = text[position].encode("ascii", "backslashreplace").decode()
+    return f"invalid character '{character}' at offset {position} in the request body"
+
+
+def _plain(data: dict[str, object]) -> bool:
+    """Whether the keys mean the same to Python's dict and to Go's decoder: lower case, and no null among them."""
+    return None not in data.values() and all(key == key.lower() for key in data)
+
+
+def _folded(text: str, start: int) -> dict[str, object]:
+    """The object again, with Go's rules: keys without regard to case, the last one that is not null wins.
+
+    Nested objects come out the same way; the gateway looks only at the top.
+    """
+    value = _decode(_FOLDING, text, start)
+    return value if isinstance(value, dict) else {}
+
+
+def _fold(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    return {key.lower(): value for key, value in pairs if value is not None}
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_FOLDING = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_fold)
+
+Reader = Callable[[bytes], Mapping[str, object]]
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the request body is larger than {limit} bytes")

@@ -1,0 +1,79 @@
+"""The gateway's settings: one frozen value, built once from the environment.
+
+Settings that Ollama has carry its names; the rest begin with ``CORRAL_``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from corral_core.errors import InvalidSetting
+from corral_core.settings import duration_setting, int_setting, list_setting, text_setting
+
+DEFAULT_PORT = 11434
+MIB = 1024 * 1024
+
+OLLAMA_VERSION = "0.32.1"
+"""What /api/version says: clients compare it with the release that brought a feature they need."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """``port`` 0 lets the system choose. Sizes are bytes, times seconds.
+
+    ``origins`` are OLLAMA_ORIGINS' entries; Ollama's defaults are added where they are used.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    max_queue: int = 512
+    origins: tuple[str, ...] = ()
+    version: str = OLLAMA_VERSION
+    gateway_id: str = "gateway"
+    namespace: str = "default"
+    body_limit: int = 64 * MIB
+    depth_limit: int = 512
+    connect_timeout: float = 5.0
+    connect_tries: int = 5
+    drain_timeout: float = 600.0
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, host: str = "0.0.0.0") -> GatewayConfig:  # noqa: S104
+        """``host`` is bound when OLLAMA_HOST names none: all addresses, as a container must. Raises InvalidSetting."""
+        bound, port = parse_host(text_setting(environ, "OLLAMA_HOST"), default=host)
+        return cls(
+            host=bound,
+            port=port,
+            max_queue=int_setting(environ, "OLLAMA_MAX_QUEUE", default=512, minimum=1),
+            origins=list_setting(environ, "OLLAMA_ORIGINS"),
+            gateway_id=text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename),
+            namespace=text_setting(environ, "CORRAL_NAMESPACE", default="default"),
+            body_limit=int_setting(environ, "CORRAL_BODY_LIMIT", default=64 * MIB, minimum=1024),
+            depth_limit=int_setting(environ, "CORRAL_BODY_DEPTH", default=512, minimum=16, maximum=800),
+            connect_timeout=duration_setting(environ, "CORRAL_CONNECT_TIMEOUT", default=5.0, minimum=0.1),
+            drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=600.0),
+        )
+
+
+def parse_host(text: str, *, default: str) -> tuple[str, int]:
+    """Host and port of OLLAMA_HOST: ``[scheme://]host[:port][/path]``, each part optional.
+
+    As with Ollama the port is 80 with ``http://``, 443 with ``https://``, else 11434. Raises InvalidSetting.
+    """
+    scheme, found, rest = text.partition("://")
+    address = (rest if found else text).partition("/")[0]
+    fallback = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if found else DEFAULT_PORT
+    if address.startswith("["):
+        host, _, after = address[1:].partition("]")
+        port_text = after.removeprefix(":")
+    elif address.count(":") > 1:
+        host, port_text = address, ""
+    else:
+        host, _, port_text = address.partition(":")
+    if not port_text:
+        return host or default, fallback
+    if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
+        raise InvalidSetting(f"OLLAMA_HOST={text!r} is not allowed: the port must be a number from 0 to 65535")
+    return host or default, int(port_text)

@@ -1,0 +1,78 @@
+"""One request as the gateway sees it, and the answers that it gives itself.
+
+Names of headers are lower-case bytes, as ASGI has them. Nothing here reads a body.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corral_server.wire.errors import error_body
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON_TYPE = b"application/json; charset=utf-8"
+TEXT_TYPE = b"text/plain; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Request:
+    """What handlers get. ``path`` is decoded; ``extra`` are headers that every answer to this request carries;
+    ``started`` is set once an answer has begun."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    receive: Receive
+    send: Send
+    extra: Headers
+    started: bool = False
+
+    def header(self, name: bytes) -> bytes:
+        """The first value of this header, empty when there is none."""
+        return next((value for key, value in self.headers if key == name), b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes | None = JSON_TYPE
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def json_answer(value: object, *, status: int = 200) -> Answer:
+    return Answer(status, to_json(value))
+
+
+def to_json(value: object) -> bytes:
+    """Compact UTF-8 JSON; lone surrogates, which UTF-8 cannot carry, come out as ``?``."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def error_answer(path: str, status: int, message: str, *, retry_after: int | None = None) -> Answer:
+    """An error in the wire format of ``path``; ``retry_after`` is in seconds."""
+    headers = () if retry_after is None else ((b"retry-after", b"%d" % retry_after),)
+    return Answer(status, error_body(path, status, message), JSON_TYPE, headers)
+
+
+async def send_answer(request: Request, answer: Answer) -> None:
+    """Writes the answer; for HEAD the server leaves the body away and keeps its length."""
+    request.started = True
+    headers: Headers = [*answer.headers, *request.extra]
+    if answer.content_type is not None and (answer.body or answer.status == 200):
+        headers.append((b"content-type", answer.content_type))
+    if answer.status != 204:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await request.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await request.send({"type": "http.response.body", "body": answer.body, "more_body": False})

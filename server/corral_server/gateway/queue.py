@@ -1,0 +1,241 @@
+"""Who waits, who runs: one first-in-first-out line for each model, one bound over all that waits.
+
+Everything here is synchronous and does no I/O; the callers wait and connect outside. What always holds after each call:
+
+- Requests of one model get slots in the order of their arrival. One that comes back because its runner did not begin
+  it takes its old place, before all that arrived later. No model's line holds up another's.
+- An endpoint never has more requests than slots, except where its slots shrank below what it already had.
+- While somebody waits in a line, none of its usable endpoints has a free slot.
+- A request is admitted only while fewer than ``limit`` wait in all lines together. One that was admitted is never
+  refused for want of room: those that come back may exceed the limit by what was in flight.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+
+from corral_server.gateway.directory import Endpoint
+
+
+class QueueFull(Exception):
+    """As many requests wait as may."""
+
+
+class Place:
+    """An endpoint as its line sees it. ``resting``: nothing is sent there for the moment."""
+
+    __slots__ = ("endpoint", "failures", "in_use", "listed", "resting")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.in_use = 0
+        self.listed = True
+        self.resting = False
+        self.failures = 0
+
+    @property
+    def free(self) -> int:
+        return self.endpoint.slots - self.in_use if self.listed and not self.resting else 0
+
+
+class Ticket:
+    """One request's claim. It has a ``place`` while it holds a slot, and ``refused`` when it shall not get one.
+
+    ``since`` is the arrival in Unix seconds. ``listener`` is called when either of the two was set.
+    """
+
+    __slots__ = ("key", "listener", "number", "place", "refused", "since", "waiting")
+
+    def __init__(self, key: str, number: int, *, since: float) -> None:
+        self.key = key
+        self.number = number
+        self.since = since
+        self.waiting = False
+        self.place: Place | None = None
+        self.refused: Exception | None = None
+        self.listener: Callable[[], None] | None = None
+
+
+class Line:
+    """The requests of one model, ordered by arrival, and the endpoints that serve it."""
+
+    __slots__ = ("places", "seen", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[Ticket, None] = OrderedDict()
+        self.places: dict[str, Place] = {}
+        self.seen: Iterable[Endpoint] = ()
+
+    def best(self) -> Place | None:
+        """The usable endpoint with most free slots; the first of equals, so that its prompt cache stays warm."""
+        found, most = None, 0
+        for place in self.places.values():
+            free = place.free
+            if free > most:
+                found, most = place, free
+        return found
+
+    def restore(self, ticket: Ticket) -> None:
+        """Puts a ticket back by its number: behind those that came back and arrived earlier, before all others."""
+        earlier = list(itertools.takewhile(lambda other: other.number < ticket.number, self.waiting))
+        self.waiting[ticket] = None
+        for other in (ticket, *reversed(earlier)):
+            self.waiting.move_to_end(other, last=False)
+
+
+class Queue:
+    """All lines. A ticket is closed exactly once by its owner, whatever became of it; closing again does nothing."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines: dict[str, Line] = {}
+        self._numbers = itertools.count()
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, over all models."""
+        return self._waiting
+
+    def waiting_for(self, key: str) -> int:
+        line = self._lines.get(key)
+        return len(line.waiting) if line else 0
+
+    def oldest(self, key: str) -> float | None:
+        """When the first in this line arrived."""
+        line = self._lines.get(key)
+        return next(iter(line.waiting)).since if line and line.waiting else None
+
+    def in_use(self, key: str) -> int:
+        """How many slots this model's requests hold."""
+        line = self._lines.get(key)
+        return sum(place.in_use for place in line.places.values()) if line else 0
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._lines)
+
+    def enter(self, key: str, endpoints: Iterable[Endpoint], *, since: float) -> Ticket:
+        """A ticket with a place when a slot is free and nobody is before it, a waiting one otherwise.
+
+        Raises QueueFull.
+        """
+        line = self._lines.get(key)
+        if line is None or line.seen is not endpoints:
+            self.update(key, endpoints, keep=True)
+            line = self._lines[key]
+        ticket = Ticket(key, next(self._numbers), since=since)
+        place = None if line.waiting else line.best()
+        if place is not None:
+            place.in_use += 1
+            ticket.place = place
+            return ticket
+        if self._waiting >= self._limit:
+            self._tidy(key, line)
+            raise QueueFull
+        self._wait(line, ticket)
+        line.waiting[ticket] = None
+        return ticket
+
+    def close(self, ticket: Ticket) -> None:
+        """Ends the ticket: it leaves the line, or its slot goes to the next."""
+        line = self._lines.get(ticket.key)
+        if line is None:
+            return
+        if ticket.waiting:
+            del line.waiting[ticket]
+            self._stop_waiting(ticket)
+        elif ticket.place is not None:
+            self._release(line, ticket)
+            self._assign(line)
+        self._tidy(ticket.key, line)
+
+    def back(self, ticket: Ticket) -> None:
+        """The runner did not begin it: the ticket gives its slot back and waits again, at its old place in the order.
+
+        Whoever calls this lets the endpoint rest first, or the ticket may be sent there again at once.
+        """
+        line = self._lines[ticket.key]
+        self._release(line, ticket)
+        self._wait(line, ticket)
+        line.restore(ticket)
+        self._assign(line)
+
+    def update(self, key: str, endpoints: Iterable[Endpoint], *, keep: bool = False) -> None:
+        """The endpoints of this model from now on; requests that run on one that is gone go on running.
+
+        An endpoint that is new or changed is usable at once, whatever it was before.
+        """
+        line = self._lines.get(key) or self._lines.setdefault(key, Line())
+        line.seen = endpoints
+        for place in line.places.values():
+            place.listed = False
+        for endpoint in endpoints:
+            place = line.places.get(endpoint.id) or line.places.setdefault(endpoint.id, Place(endpoint))
+            if place.endpoint != endpoint:
+                place.endpoint, place.resting, place.failures = endpoint, False, 0
+            place.listed = True
+        for gone in [place for place in line.places.values() if not place.listed and not place.in_use]:
+            del line.places[gone.endpoint.id]
+        self._assign(line)
+        if not keep:
+            self._tidy(key, line)
+
+    def wake(self, key: str, place: Place) -> None:
+        """The endpoint has rested."""
+        place.resting = False
+        line = self._lines.get(key)
+        if line is not None:
+            self._assign(line)
+
+    def refuse(self, key: str, error: Exception) -> None:
+        """All that wait in this line are told the error."""
+        line = self._lines.get(key)
+        for ticket in list(line.waiting) if line else ():
+            self._stop_waiting(ticket)
+            ticket.refused = error
+            _tell(ticket)
+        if line:
+            line.waiting.clear()
+            self._tidy(key, line)
+
+    def _assign(self, line: Line) -> None:
+        while line.waiting:
+            place = line.best()
+            if place is None:
+                return
+            ticket, _ = line.waiting.popitem(last=False)
+            self._stop_waiting(ticket)
+            place.in_use += 1
+            ticket.place = place
+            _tell(ticket)
+
+    def _release(self, line: Line, ticket: Ticket) -> None:
+        place = ticket.place
+        if place is None:
+            return
+        ticket.place = None
+        place.in_use -= 1
+        if not place.listed and not place.in_use:
+            line.places.pop(place.endpoint.id, None)
+
+    def _wait(self, line: Line, ticket: Ticket) -> None:
+        ticket.waiting = True
+        self._waiting += 1
+
+    def _stop_waiting(self, ticket: Ticket) -> None:
+        ticket.waiting = False
+        self._waiting -= 1
+
+    def _tidy(self, key: str, line: Line) -> None:
+        if not line.waiting and not line.places:
+            self._lines.pop(key, None)
+
+    def lines(self) -> Iterator[tuple[str, Line]]:
+        yield from self._lines.items()
+
+
+def _tell(ticket: Ticket) -> None:
+    if ticket.listener is not None:
+        ticket.listener()

@@ -1,0 +1,141 @@
+"""Brings the queue, the directory and the clock together: who gets which runner, and when to try again.
+
+A runner that could not be reached, or that says it is loading or draining, rests for a moment that doubles with each
+failure; its requests wait at their old places. A change of the endpoint ends the rest at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+
+from corral_server.gateway.directory import Directory, Endpoint, Entry
+from corral_server.gateway.queue import Place, Queue, QueueFull, Ticket
+from corral_server.gateway.routing.demand import Statements
+from corral_server.wire.errors import QUEUE_FULL, ApiError
+
+FIRST_REST, LONGEST_REST = 0.05, 1.0
+"""Seconds that an endpoint rests after its first failure, and at most."""
+
+
+class ModelGone(Exception):
+    """The Model was removed while requests waited for it."""
+
+
+class Dispatcher:
+    """The only owner of the queue. All methods are called on the event loop; only ``place`` waits."""
+
+    def __init__(self, directory: Directory, *, limit: int) -> None:
+        self._directory = directory
+        self._queue = Queue(limit)
+        self._statements = Statements(directory.demand, self._level)
+        self._rests: dict[Place, asyncio.TimerHandle] = {}
+        directory.subscribe(self._changed)
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.waiting
+
+    @property
+    def queue(self) -> Queue:
+        return self._queue
+
+    def enter(self, entry: Entry) -> Ticket:
+        """Admits a request. Raises ApiError: 503 when too many wait, or why the Model cannot be served."""
+        if entry.failure is not None:
+            raise failure_of(entry)
+        key = entry.key
+        try:
+            ticket = self._queue.enter(key, entry.endpoints, since=time.time())
+        except QueueFull:
+            raise ApiError(503, QUEUE_FULL) from None
+        if ticket.waiting:
+            self._statements.note(key)
+        return ticket
+
+    async def place(self, ticket: Ticket) -> Endpoint:
+        """Waits for a slot. Raises ModelGone, or ApiError when the Model cannot be served any more."""
+        if ticket.place is None and ticket.refused is None:
+            turn = asyncio.get_running_loop().create_future()
+            ticket.listener = functools.partial(_settle, turn)
+            try:
+                await turn
+            finally:
+                ticket.listener = None
+        if ticket.refused is not None:
+            raise ticket.refused
+        assert ticket.place is not None
+        return ticket.place.endpoint
+
+    def close(self, ticket: Ticket) -> None:
+        """Ends the request, whatever its state; may be called again."""
+        self._queue.close(ticket)
+        if ticket.key in self._statements:
+            self._statements.note(ticket.key)
+
+    def answered(self, ticket: Ticket) -> None:
+        """The runner began to answer: it is well."""
+        if ticket.place is not None:
+            ticket.place.failures = 0
+
+    def back(self, ticket: Ticket) -> None:
+        """The runner did not begin the request: it waits again, first in its line, and the runner rests."""
+        if ticket.place is None:
+            return
+        self._rest(ticket.key, ticket.place)
+        self._queue.back(ticket)
+        self._statements.note(ticket.key)
+        entry = self._directory.get(ticket.key)
+        if entry is None or entry.failure is not None:
+            self._changed(ticket.key)
+
+    def shutdown(self) -> None:
+        """Ends the timers and withdraws the demand."""
+        for timer in self._rests.values():
+            timer.cancel()
+        self._rests.clear()
+        self._statements.close()
+
+    def _rest(self, key: str, place: Place) -> None:
+        if place.resting:
+            return
+        place.resting = True
+        seconds = min(LONGEST_REST, FIRST_REST * 2.0 ** min(place.failures, 10))
+        place.failures += 1
+        previous = self._rests.pop(place, None)
+        if previous is not None:
+            previous.cancel()
+        self._rests[place] = asyncio.get_running_loop().call_later(seconds, self._rested, key, place)
+
+    def _rested(self, key: str, place: Place) -> None:
+        self._rests.pop(place, None)
+        self._queue.wake(key, place)
+        if key in self._statements:
+            self._statements.note(key)
+
+    def _changed(self, key: str) -> None:
+        entry = self._directory.get(key)
+        if entry is None:
+            self._queue.refuse(key, ModelGone())
+            self._queue.update(key, ())
+        elif entry.failure is not None:
+            self._queue.refuse(key, failure_of(entry))
+            self._queue.update(key, entry.endpoints)
+        else:
+            self._queue.update(key, entry.endpoints)
+        if key in self._statements:
+            self._statements.note(key)
+
+    def _level(self, key: str) -> tuple[int, float | None]:
+        return self._queue.waiting_for(key), self._queue.oldest(key)
+
+
+def _settle(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def failure_of(entry: Entry) -> ApiError:
+    """A suspended Model will be back when a person says so (503); one that cannot load has failed (500)."""
+    return ApiError(503 if entry.model.spec.suspend else 500, entry.failure or "")

@@ -1,0 +1,303 @@
+"""HTTP/1.1 connections to runners: one asyncio Protocol each, kept alive, pooled by address.
+
+Each read from the socket is handed on as one piece, however many chunks it held. A connection stops reading while more
+than ``HIGH_WATER`` bytes wait to be taken, so a slow client slows its runner and memory per stream stays bounded. No
+proxy from the environment is ever used. Whether a failed request may be sent again is decided here, because only here
+is it known what the runner can have seen:
+
+UpstreamError
+├── NotBegun    the runner cannot have begun the request: connecting failed, or the connection was reset or had
+│               been closed before the request was read
+└── Broken      it may have begun: no retry
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from typing import cast
+
+import httptools
+
+HIGH_WATER = 64 * 1024
+HEAD_LIMIT = 256 * 1024
+"""Bytes of response head that are accepted."""
+STALE = 0.1
+"""Seconds. A reused connection that ends this soon after the request was sent had been closed by then: the runner's
+close and the request crossed on the way."""
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+"""A machine that vanished without a word is noticed within 30 s, while a model may think as long as it likes."""
+
+
+class UpstreamError(Exception):
+    """Base: the runner did not answer in full."""
+
+
+class NotBegun(UpstreamError):
+    pass
+
+
+class Broken(UpstreamError):
+    pass
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
+
+    ``complete`` is set when the whole response arrived; what is not taken yet still waits for ``read``.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        self.idle_since = 0.0
+        self.uses = 0
+        self.closed = False
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._head_size = 0
+        self._has_head = False
+        self._framed = False
+        self._keeps_alive = False
+        self._busy = False
+        self._paused = False
+        self._sent_at = 0.0
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    # What the user calls
+
+    def send(self, data: Iterable[bytes]) -> None:
+        """Starts a request. The connection must be idle."""
+        assert self._transport is not None
+        self.status, self.headers, self.complete = 0, [], False
+        self._size = self._head_size = 0
+        self._has_head = self._framed = False
+        self._busy = True
+        self.uses += 1
+        self._sent_at = self._loop.time()
+        self._transport.writelines(data)
+
+    async def head(self) -> None:
+        """Waits for the response's head and its first bytes or end. Raises UpstreamError."""
+        while not (self._has_head and (self._pieces or self.complete)):
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """What arrived since the last call, at least one byte; empty at the end of the response. Raises Broken."""
+        while not self._pieces and not self.complete:
+            await self._wait()
+        return self.take()
+
+    def take(self) -> bytes:
+        """What has arrived, without waiting."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        self._size = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the next request may use it: the answer is complete, framed, and the request went out whole."""
+        if not self.complete or self.closed or not self._framed or self._transport is None:
+            return False
+        return self._keeps_alive and not self._transport.get_write_buffer_size()
+
+    def release(self) -> None:
+        """The response was read to its end: the connection is idle until the next ``send``."""
+        self._busy = False
+        self._pieces = []
+
+    def abort(self) -> None:
+        """Closes at once; the runner notices that nobody wants the rest."""
+        self.closed = True
+        self._busy = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(Broken("the runner's answer is not HTTP"))
+            return
+        if not self._has_head:
+            self._head_size += len(data)  # before parsing ended: whatever came was the runner's answer
+            if self._head_size > HEAD_LIMIT:
+                self._fail(Broken("the runner's answer has too long a head"))
+            return
+        if self._size > HIGH_WATER and not self._paused and not self.complete and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        if self._pieces or self.complete:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if not self._busy or self.complete:
+            return
+        if self._has_head:
+            if exc is None and not self._framed:
+                self.complete = True
+                self._wake()
+            else:
+                self._fail(Broken("the connection to the runner broke off"))
+        elif not self._head_size and (isinstance(exc, ConnectionError) or self._was_stale()):
+            self._fail(NotBegun("the runner closed the connection before it read the request"))
+        else:
+            self._fail(Broken("the runner closed the connection without an answer"))
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.closed = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._has_head:
+            name = name.lower()
+            if name in (b"content-length", b"transfer-encoding"):
+                self._framed = True
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers = []
+            return
+        self._has_head = True
+        if self.status in (204, 304):
+            self._framed = True
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete:
+            self._pieces.append(body)
+            self._size += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self.complete = True
+            self._keeps_alive = self._parser.should_keep_alive()  # known only now: the parser forgets it afterwards
+
+    # Inside
+
+    def _was_stale(self) -> bool:
+        return self.uses > 1 and self._loop.time() - self._sent_at < STALE
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self._error is None:
+            self._error = error
+        self.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._raise_error()
+        self._waiter = self._loop.create_future()
+        await self._waiter
+        if not self._pieces:
+            self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+class Pool:
+    """Idle connections by address, the one used last is taken first."""
+
+    IDLE_LIMIT = 4.0
+    """Seconds; shorter than the runner's own limit, so that the gateway is the one who closes."""
+
+    def __init__(self, *, connect_timeout: float) -> None:
+        self._timeout = connect_timeout
+        self._idle: dict[tuple[str, int], list[Connection]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def get(self, host: str, port: int) -> Connection:
+        """An idle connection or a new one. Raises NotBegun."""
+        idle = self._idle.get((host, port))
+        if idle:
+            oldest_useful = asyncio.get_running_loop().time() - self.IDLE_LIMIT
+            while idle:
+                connection = idle.pop()
+                if not connection.closed and connection.idle_since > oldest_useful:
+                    return connection
+                connection.abort()
+        return await self._connect(host, port)
+
+    def put(self, host: str, port: int, connection: Connection) -> None:
+        """Takes a connection back after its response ended; one that cannot be used again is closed."""
+        if not connection.reusable:
+            connection.abort()
+            return
+        connection.release()
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault((host, port), []).append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self.IDLE_LIMIT, self._sweep)
+
+    def close(self) -> None:
+        """Closes every idle connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.abort()
+        self._idle.clear()
+
+    async def _connect(self, host: str, port: int) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                _, connection = await loop.create_connection(Connection, host, port)
+        except OSError as error:
+            raise NotBegun(f"cannot connect to the runner at {host}:{port}: {error}") from error
+        return connection
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        loop = asyncio.get_running_loop()
+        horizon = loop.time() - self.IDLE_LIMIT
+        for address, connections in list(self._idle.items()):
+            kept = [item for item in connections if not item.closed and item.idle_since > horizon]
+            for connection in connections:
+                if connection not in kept:
+                    connection.abort()
+            if kept:
+                self._idle[address] = kept
+            else:
+                del self._idle[address]
+        if self._idle:
+            self._sweeper = loop.call_later(self.IDLE_LIMIT, self._sweep)
