@@ -77,9 +77,11 @@ def open_cluster(programs: Path) -> Iterator[Cluster]:
         nodes = Nodes(api, programs=programs, kubeconfig=kubeconfig, folder=workspace.folder)
         stack.callback(nodes.stop)
         cluster = Cluster(kubeconfig, programs, workspace, api, nodes, control_plane)
-        nodes.add("corral-test-node")
         cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
         until(lambda: _established(api), 30, what="the CRD's establishment", interval=0.05)
+        if control_plane is not None:
+            control_plane.start_controllers()
+        nodes.add("corral-test-node")
         yield cluster
 
 

@@ -48,11 +48,17 @@ class ControlPlane:
         return list(self._children.values())
 
     def start(self) -> None:
-        """Returns when the API server is ready. Raises RuntimeError when a program ends instead."""
+        """etcd and the API server, until it is ready. Raises RuntimeError when a program ends instead."""
         self._folder.mkdir(parents=True)
         self._write_credentials()
         self._spawn("etcd", self._etcd_flags())
         self.start_api_server()
+
+    def start_controllers(self) -> None:
+        """Controllers and scheduler.
+
+        The garbage collector looks for new kinds only every 30 s, so kinds that are to be collected come first.
+        """
         self._spawn("kube-controller-manager", self._controller_flags())
         self._spawn("kube-scheduler", self._common("system:kube-scheduler"))
 
@@ -61,7 +67,7 @@ class ControlPlane:
         until(self._ready, _START, what="the API server's readiness", interval=0.1)
 
     def kill_api_server(self) -> None:
-        """At once: an orderly end waits for every client that keeps its connection."""
+        """As a crash would end it."""
         self._children.pop("kube-apiserver").kill()
 
     def stop(self) -> None:
@@ -69,7 +75,7 @@ class ControlPlane:
         for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
             child = self._children.pop(name, None)
             if child is not None:
-                child.stop()
+                child.stop(grace=2.0)  # an orderly end would wait for every client that keeps its connection
 
     def _spawn(self, name: str, flags: Mapping[str, str | int | Path]) -> None:
         command = [str(self._programs / name), *(f"--{flag}={value}" for flag, value in flags.items())]

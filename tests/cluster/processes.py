@@ -180,7 +180,8 @@ def _ask(gateway: Gateway, model: str, tokens: int, answer: Answer) -> Answer:
 
 
 def _answers(gateway: Gateway) -> bool:
-    assert gateway.child.alive, f"the gateway ended with {gateway.child.exit_status()}"
+    if not gateway.child.alive:
+        raise RuntimeError(f"the gateway ended with {gateway.child.exit_status()}:\n{gateway.child.tail(5)}")
     try:
         return httpx.get(gateway.url, timeout=2).status_code == 200
     except httpx.TransportError:
