@@ -17,7 +17,17 @@ from corral_operator.manifests import selector
 from corral_operator.objects import ModelObject, PodObject, Trouble
 from corral_operator.observe import RunnerInfo
 
-OURS = ("phase", "conditions", "replicas", "readyReplicas", "selector", "model", "placement", "expiresAt")
+OURS = (
+    "phase",
+    "observedGeneration",
+    "conditions",
+    "replicas",
+    "readyReplicas",
+    "selector",
+    "model",
+    "placement",
+    "expiresAt",
+)
 """The fields that the operator owns."""
 
 EXPIRY_EVERY = 60.0
@@ -74,6 +84,7 @@ def status_of(view: View, now: float) -> dict[str, object]:
     }
     return {
         "phase": _phase(view),
+        "observedGeneration": view.item.meta.generation,
         "conditions": [_written(condition, view.item, now) for condition in conditions],
         "replicas": len(view.staying),
         "readyReplicas": view.ready,

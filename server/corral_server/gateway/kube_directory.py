@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from corral_core.jsonfields import Json, mapping, text
 from corral_core.model import GROUP, PLURAL, VERSION, Model
@@ -18,10 +19,10 @@ from corral_core.names import canonical
 from corral_core.resource import claims
 from corral_core.settings import list_setting, text_setting
 from corral_server.gateway.directory import Entry
-from corral_server.gateway.kube.client import KubeClient, connect
-from corral_server.gateway.kube.demand import Demands
+from corral_server.gateway.kube.client import connect
+from corral_server.gateway.kube.demand import Demands, Target
 from corral_server.gateway.kube.entries import MODEL_LABEL, entry_of, model_key, model_of
-from corral_server.gateway.kube.reflector import Reflector
+from corral_server.gateway.kube.reflector import Reflector, Source
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,14 @@ class KubeSettings:
         )
 
 
+class ApiServer(Source, Target, Protocol):
+    """What is needed of the API server; ``client.KubeClient``."""
+
+
 class KubeDirectory:
     """Implements ``Directory``. Made by ``open_directory``, which also keeps it up to date."""
 
-    def __init__(self, client: KubeClient, settings: KubeSettings, *, gateway_id: str) -> None:
+    def __init__(self, client: ApiServer, settings: KubeSettings, *, gateway_id: str) -> None:
         self._demands = Demands(client, gateway_id)
         self._subscribers: list[Callable[[str], None]] = []
         self._models: dict[str, tuple[Model, Json]] = {}

@@ -79,12 +79,7 @@ def _facts(status: Json) -> ModelFacts | None:
 def _failure(model: Model, status: Json, phase: str) -> str | None:
     if model.spec.suspend:
         return f"model '{names_of(model)[0]}' is suspended (spec.suspend is true)"
-    if phase != "Failed" or not _seen(model, status):
-        return None
+    if phase != "Failed" or integer(status, "observedGeneration") < model.generation:
+        return None  # an edit that the operator has not looked at yet may have cured it
     reasons = [text(item, "message") for item in objects(status, "conditions") if item.get("status") == "False"]
     return next((reason for reason in reversed(reasons) if reason), "the model cannot be loaded")
-
-
-def _seen(model: Model, status: Json) -> bool:
-    """Whether the status is about the spec of now: an edit may have cured what failed."""
-    return all(integer(item, "observedGeneration") >= model.generation for item in objects(status, "conditions"))
