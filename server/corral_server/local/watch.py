@@ -1,0 +1,54 @@
+"""Watches the Model files: whatever changes takes effect without a restart.
+
+A notification only says that something changed; then every file is looked at again. The same happens every few seconds
+without one, so that a lost notification and weights that appear later do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from watchfiles import awatch
+
+from corral_server.local.files import Listing, ModelFiles
+from corral_server.local.logs import EventLog
+
+RESYNC = 5.0
+"""Seconds between two looks when nothing is said to have changed."""
+
+
+async def watch(files: ModelFiles, log: EventLog, apply: Callable[[Listing], None], last: Listing) -> None:
+    """Calls ``apply`` with every listing that differs from the one before; ``last`` is the one already applied."""
+    folders = watched(files.paths)
+    async for _ in awatch(*folders, recursive=False, rust_timeout=int(RESYNC * 1000), yield_on_timeout=True, step=20):
+        listing = await asyncio.to_thread(files.read)
+        if listing != last:
+            report(log, listing, last)
+            apply(listing)
+            last = listing
+
+
+def watched(paths: Iterable[Path]) -> list[Path]:
+    """The folders to watch: of a file its folder, because editors put a new file in its place."""
+    folders = (path if path.is_dir() else path.parent for path in paths)
+    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def report(log: EventLog, listing: Listing, last: Listing | None) -> None:
+    """Logs what changed: problems of files and weights, Models that came, changed and went."""
+    for path, problem in listing.problems.items():
+        if last is None or last.problems.get(path) != problem:
+            log.problem("file-refused", file=str(path), problem=problem)
+    before = {listed.model.key: listed for listed in last.models} if last else {}
+    for listed in listing.models:
+        known = before.pop(listed.model.key, None)
+        name = listed.names[0]
+        if known is None or known.model.spec != listed.model.spec:
+            what = "model-added" if known is None else "model-changed"
+            log.event(what, name, source=listed.model.spec.source, names=list(listed.names))
+        if listed.weights.problem and (known is None or known.weights != listed.weights):
+            log.problem("weights-refused", name, problem=listed.weights.problem)
+    for listed in before.values():
+        log.event("model-removed", listed.names[0])
