@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import at, condition
-from tests.cluster.children import started_at
+from tests.cluster.children import minimal_environment, started_at
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.workspace import Workspace, clear_left_over
@@ -75,6 +75,25 @@ def test_an_address_is_this_runs_alone_and_is_given_back(cluster: Cluster) -> No
         workspace.give_address_back(first)
         workspace.give_address_back(second)
     assert f" {first}/32 " not in _loopback()
+
+
+@pytest.mark.parametrize(("required", "status", "outcome"), [("0", 0, "SKIPPED"), ("1", 1, "CORRAL_REQUIRE_CLUSTER=1")])
+def test_without_go_the_level_is_skipped_with_the_reason_or_fails_when_required(
+    tmp_path: Path, required: str, status: int, outcome: str
+) -> None:
+    this = f"{Path(__file__).name}::{test_a_deployment_gets_a_ready_pod_on_the_simulated_node.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"tests/cluster/{this}"],
+        cwd=ROOT,
+        env=minimal_environment(extra={"PATH": str(tmp_path), "CORRAL_REQUIRE_CLUSTER": required}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout
+    assert outcome in done.stdout
+    assert "Go is not installed" in done.stdout
 
 
 def _loopback() -> str:
