@@ -19,6 +19,9 @@ from corral_core.timestamps import parse_timestamp
 
 MODEL_LABEL = "corral.dev/model"
 
+Phase = Literal["WaitingForCapacity", "Loading", "Failed"]
+"""What a pod's trouble may make of its Model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Meta:
@@ -68,7 +71,7 @@ class Trouble:
 
     reason: str
     message: str
-    phase: Literal["WaitingForCapacity", "Loading", "Failed"]
+    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ def _trouble(raw: Json, conditions: Mapping[str, Json]) -> Trouble | None:
     return None
 
 
-def _by_starts(container: Json) -> Literal["Loading", "Failed"]:
+def _by_starts(container: Json) -> Phase:
     """A container that waits to be started again has failed once more than it was restarted."""
     return "Failed" if integer(container, "restartCount") + 1 >= _STARTS else "Loading"
 

@@ -1,0 +1,80 @@
+"""A status is written when it changed, and warm traffic writes next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from corral_core.snapshot import Decision
+from corral_operator import paths
+from corral_operator.objects import parse_pod
+from corral_operator.observe import Store
+from corral_operator.reporter import Reporter
+from corral_operator.status import EXPIRY_EVERY, View
+from tests.operator import samples
+from tests.operator.fake_api import FakeApi
+
+MODEL, STATUS = paths.models("lab", "tiny"), paths.model_status("lab", "tiny")
+NOW = 1_800_000_000.0
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.now = NOW
+        self.api = FakeApi()
+        self.api.objects[MODEL] = samples.model()
+        self.store = Store()
+        self.store.heard_model(samples.model(), kind="ADDED", now=NOW)
+        self.reporter = Reporter(self.api, self.store, clock=lambda: self.now)
+
+    def report(self, replicas: int = 1, expires_at: float | None = None) -> float | None:
+        item = self.store.models.get("lab/tiny")
+        assert item is not None
+        pods = (parse_pod(samples.pod()),) if replicas else ()
+        view = View(item=item, decision=Decision(replicas, "as planned"), pods=pods, expires_at=expires_at)
+        return asyncio.run(self.reporter.report(view))
+
+
+def test_a_status_is_written_once() -> None:
+    bench = Bench()
+    bench.report()
+    bench.report()
+    assert bench.api.writes == [STATUS]
+
+
+def test_a_change_of_phase_is_written_at_once() -> None:
+    bench = Bench()
+    bench.report(1)
+    bench.report(0)
+    assert bench.api.writes == [STATUS, STATUS]
+
+
+def test_a_moving_expiry_alone_is_written_once_a_minute() -> None:
+    bench = Bench()
+    bench.report(expires_at=NOW + 300)
+    bench.now += 10
+    assert bench.report(expires_at=NOW + 310) == EXPIRY_EVERY - 10
+    assert bench.api.writes == [STATUS]
+    bench.now = NOW + EXPIRY_EVERY
+    assert bench.report(expires_at=NOW + 360) is None
+    assert bench.api.writes == [STATUS, STATUS]
+
+
+def test_a_model_that_was_deleted_meanwhile_is_no_error() -> None:
+    bench = Bench()
+    del bench.api.objects[MODEL]
+    assert bench.report() is None
+
+
+def test_a_field_that_the_server_does_not_keep_is_not_written_for_ever() -> None:
+    bench = Bench()
+    bench.report()
+    item = bench.store.models.get("lab/tiny")
+    assert item is not None
+    pruned = dataclasses.replace(item, status={**item.status, "selector": "something else"})
+    bench.store.models.put(dataclasses.replace(pruned, meta=dataclasses.replace(item.meta, version=10_000)))
+    bench.report()
+    writes = len(bench.api.writes)
+    bench.report()
+    bench.report()
+    assert len(bench.api.writes) == writes
