@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -73,6 +74,20 @@ def invite(url: str) -> None:
     say(f"  OpenAI's base URL: {url}/v1")
 
 
+def serve(port: int, *, once: bool) -> int:
+    """The whole demo. Ctrl-C reaches ``corral serve`` too, as it is in the same terminal: it only is waited for."""
+    with Serving([str(MODEL_FILE)], port) as serving:
+        try:
+            ask(serving)
+            if once:
+                return 0
+            invite(serving.url)
+            return serving.forever()
+        except KeyboardInterrupt:
+            say("\nstopping")
+            return serving.forever()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Serve a small model, ask it a question, show where the time went.")
     parser.add_argument("--once", action="store_true", help="end after the answer")
@@ -80,18 +95,14 @@ def main() -> int:
     chosen = parser.parse_args()
     port = choose(chosen.port)
     say(f"starting: corral serve {MODEL_FILE.name}")
-    try:
-        with Serving([str(MODEL_FILE)], port) as serving, contextlib.suppress(KeyboardInterrupt):
-            ask(serving)
-            if chosen.once:
-                return 0
-            invite(serving.url)
-            return serving.forever()
-    except (Ended, TimeoutError, ollama.ResponseError, ConnectionError) as error:
-        say(f"\nThe demo failed: {error}")
-        return 1
-    say("\nstopped")
-    return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            return serve(port, once=chosen.once)
+        except (Ended, TimeoutError, ollama.ResponseError, ConnectionError) as error:
+            say(f"\nThe demo failed: {error}")
+            return 1
+    return 130
 
 
 if __name__ == "__main__":
