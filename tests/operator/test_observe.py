@@ -1,0 +1,113 @@
+"""The planner's view of what was heard."""
+
+from __future__ import annotations
+
+from corral_core.demand import LIFETIME, DemandEntry
+from corral_core.snapshot import ModelState, Policy
+from corral_operator.observe import DELETED, Store
+from tests.operator import samples
+
+NOW = 1_800_000_000.0
+
+
+def state(store: Store, key: str = "lab/tiny", now: float = NOW) -> ModelState | None:
+    snapshot = store.snapshot(Policy(), now, lambda model: False)
+    return next((model for model in snapshot.models if model.key == key), None)
+
+
+def demanding(renewed: float, *, version: int = 10) -> dict[str, object]:
+    entry = DemandEntry("g1", 2, oldest=renewed - 1, renewed=renewed)
+    return samples.model(version=version, status={"demand": [entry.to_json()]})
+
+
+def test_a_models_state_joins_deployment_pods_activity_and_demand() -> None:
+    store = Store()
+    store.heard_model(demanding(NOW), kind="ADDED", now=NOW)
+    store.heard_deployment(samples.deployment(replicas=1), kind="ADDED")
+    store.heard_pod(samples.pod(), kind="ADDED")
+    store.activities["uid-tiny-0"] = samples.activity(in_flight=1)
+    found = state(store)
+    assert found is not None
+    assert (found.desired, len(found.replicas)) == (1, 1)
+    assert found.demand is not None
+    assert found.demand.waiting == 2
+    assert found.replicas[0].ready
+    assert found.replicas[0].activity is not None
+    assert not found.replicas[0].idle
+
+
+def test_a_runner_of_which_nothing_was_heard_has_no_activity() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    store.heard_pod(samples.pod(), kind="ADDED")
+    found = state(store)
+    assert found is not None
+    assert found.replicas[0].activity is None
+
+
+def test_pods_that_have_ended_are_no_replicas() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    ended = samples.pod()
+    status = ended["status"]
+    assert isinstance(status, dict)
+    status["phase"] = "Failed"
+    store.heard_pod(ended, kind="ADDED")
+    found = state(store)
+    assert found is not None
+    assert found.replicas == ()
+
+
+def test_an_invalid_model_is_not_planned() -> None:
+    store = Store()
+    store.heard_model(samples.model(spec={"source": "nonsense"}), kind="ADDED", now=NOW)
+    assert state(store) is None
+
+
+def test_demand_found_in_the_first_list_counts_by_its_own_time() -> None:
+    store = Store()
+    store.listed_models([demanding(NOW - LIFETIME - 1)], 10, now=NOW, first=True)
+    found = state(store)
+    assert found is not None
+    assert found.demand is None
+
+
+def test_demand_goes_with_its_model() -> None:
+    store = Store()
+    store.heard_model(demanding(NOW), kind="ADDED", now=NOW)
+    store.heard_model(demanding(NOW, version=11), kind=DELETED, now=NOW)
+    assert store.demand("lab/tiny", NOW) is None
+
+
+def test_the_younger_of_two_models_that_claim_a_name_is_refused_until_the_older_goes() -> None:
+    store = Store()
+    older = samples.model("older", spec={"names": ["shared"]})
+    younger = samples.model("younger", spec={"names": ["shared"]})
+    metadata = younger["metadata"]
+    assert isinstance(metadata, dict)
+    metadata["creationTimestamp"] = "2026-01-02T03:04:06Z"
+    store.heard_model(younger, kind="ADDED", now=NOW)
+    store.heard_model(older, kind="ADDED", now=NOW)
+    refused = state(store, "lab/younger")
+    assert refused is not None
+    assert refused.refused is not None
+    assert "lab/older" in refused.refused
+    store.heard_model({**older, "metadata": {**_meta(older), "resourceVersion": "11"}}, kind=DELETED, now=NOW)
+    served = state(store, "lab/younger")
+    assert served is not None
+    assert served.refused is None
+
+
+def test_what_was_heard_from_runners_goes_with_their_pods() -> None:
+    store = Store()
+    store.heard_pod(samples.pod(), kind="ADDED")
+    store.activities["uid-tiny-0"] = samples.activity()
+    store.heard_pod(samples.pod(version=11), kind=DELETED)
+    store.forget_runners()
+    assert store.activities == {}
+
+
+def _meta(raw: dict[str, object]) -> dict[str, object]:
+    found = raw["metadata"]
+    assert isinstance(found, dict)
+    return found
