@@ -43,9 +43,11 @@ class Reporter:
         if differs == {"expiresAt"} and now < due:
             return due - now
         await self._write(item, status)
-        self._expiry_written[key] = now
         if "phase" in differs:
+            self._expiry_written.pop(key, None)  # the first expiry of each phase is news
             log.info("phase", extra={"model": key, "phase": status["phase"], "was": text(item.status, "phase")})
+        if "expiresAt" in differs and "expiresAt" in status:
+            self._expiry_written[key] = now
         return None
 
     def forget(self, model: str) -> None:

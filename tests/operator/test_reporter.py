@@ -60,6 +60,14 @@ def test_a_moving_expiry_alone_is_written_once_a_minute() -> None:
     assert bench.api.writes == [STATUS, STATUS]
 
 
+def test_the_first_expiry_after_the_load_is_written_at_once() -> None:
+    bench = Bench()
+    bench.report()
+    bench.now += 1
+    assert bench.report(expires_at=NOW + 300) is None
+    assert bench.api.writes == [STATUS, STATUS]
+
+
 def test_a_model_that_was_deleted_meanwhile_is_no_error() -> None:
     bench = Bench()
     del bench.api.objects[MODEL]
