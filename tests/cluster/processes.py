@@ -42,8 +42,10 @@ class Gateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self, timeout: float = WAKE) -> ollama.Client:
-        return ollama.Client(self.url, timeout=timeout)
+    @contextmanager
+    def client(self, timeout: float = WAKE) -> Iterator[ollama.Client]:
+        with ollama.Client(self.url, timeout=timeout) as client:
+            yield client
 
 
 @dataclass
@@ -171,11 +173,12 @@ def installation(cluster: Cluster, namespace: str, *, runners: Callable[[], list
 def _ask(gateway: Gateway, model: str, tokens: int, answer: Answer) -> Answer:
     options = ollama.Options(num_predict=tokens, temperature=0.0, seed=1)
     prompt = "Tell me a long story about a lighthouse keeper."
-    for part in gateway.client().generate(model, prompt, options=options, stream=True):
-        answer.text += part.response or ""
-        answer.chunks += 1
-        if part.done:
-            answer.done = part
+    with gateway.client() as client:
+        for part in client.generate(model, prompt, options=options, stream=True):
+            answer.text += part.response or ""
+            answer.chunks += 1
+            if part.done:
+                answer.done = part
     return answer
 
 

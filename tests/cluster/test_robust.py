@@ -145,8 +145,8 @@ def test_a_model_deleted_while_it_serves_ends_its_answer_first(corral: Installat
     until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
     corral.cluster.api.delete(corral.path("leaving"))
     until(lambda: not _lists(gateway, "leaving:latest"), 20, what="the end of the Model", interval=LOOK)
-    with pytest.raises(ollama.ResponseError) as refused:
-        gateway.client(10).generate("leaving", "hello")
+    with gateway.client(10) as client, pytest.raises(ollama.ResponseError) as refused:
+        client.generate("leaving", "hello")
     assert refused.value.status_code == 404
     done = asked.result(WAKE).done
     assert done is not None
@@ -200,4 +200,5 @@ def test_two_gateways_both_see_and_serve_the_model(corral: Installation) -> None
 
 
 def _lists(gateway: Gateway, name: str) -> bool:
-    return any(model.model == name for model in gateway.client(10).list().models)
+    with gateway.client(10) as client:
+        return any(model.model == name for model in client.list().models)

@@ -48,7 +48,8 @@ def test_a_warm_model_answers_at_once_and_says_until_when_it_stays(corral: Insta
     assert corral.ask(gateway, "warm").result(10).text
     until(lambda: at(corral.model("warm"), "status", "expiresAt"), 15, what="status.expiresAt", interval=LOOK)
     corral.wait_phase("warm", "Ready")
-    running = gateway.client().ps().models
+    with gateway.client() as client:
+        running = client.ps().models
     assert [model.model for model in running] == ["warm:latest"]
 
 
@@ -57,7 +58,8 @@ def test_an_unload_request_sends_the_model_to_zero(corral: Installation) -> None
     gateway = corral.start_gateway()
     corral.add("dropped")
     corral.ask(gateway, "dropped").result(WAKE)
-    assert gateway.client().generate("dropped", keep_alive=0).done_reason == "unload"
+    with gateway.client() as client:
+        assert client.generate("dropped", keep_alive=0).done_reason == "unload"
     corral.wait_replicas("dropped", 0, 15)
     corral.wait_gone("dropped")
 
@@ -68,9 +70,9 @@ def test_a_cold_model_is_listed_and_described_from_what_its_runner_told(corral: 
     corral.add("known", keepAlive="0s")
     corral.ask(gateway, "known", tokens=2).result(WAKE)
     corral.wait_gone("known")
-    client = gateway.client()
-    (listed,) = client.list().models
-    shown = client.show("known")
+    with gateway.client() as client:
+        (listed,) = client.list().models
+        shown = client.show("known")
     assert listed.model == "known:latest"
     assert listed.details is not None
     assert listed.details.quantization_level == "Q4_1"
@@ -81,8 +83,8 @@ def test_a_cold_model_is_listed_and_described_from_what_its_runner_told(corral: 
 
 def test_an_unknown_model_is_ollamas_404(corral: Installation) -> None:
     gateway = corral.start_gateway()
-    with pytest.raises(ollama.ResponseError) as refused:
-        gateway.client().generate("nobody", "hello")
+    with gateway.client() as client, pytest.raises(ollama.ResponseError) as refused:
+        client.generate("nobody", "hello")
     assert (refused.value.status_code, refused.value.error) == (404, "model 'nobody' not found")
 
 
@@ -127,8 +129,8 @@ def test_a_suspended_model_goes_to_zero_and_refuses_requests_with_the_reason(cor
     corral.edit("paused", suspend=True)
     corral.wait_gone("paused")
     corral.wait_phase("paused", "Suspended")
-    with pytest.raises(ollama.ResponseError) as refused:
-        gateway.client(10).generate("paused", "hello")
+    with gateway.client(10) as client, pytest.raises(ollama.ResponseError) as refused:
+        client.generate("paused", "hello")
     assert "suspended" in refused.value.error.lower()
     corral.edit("paused", suspend=False)
     assert corral.ask(gateway, "paused").result(WAKE).done is not None
