@@ -26,6 +26,9 @@ API_VERSION = f"{GROUP}/{VERSION}"
 MAX_NAME = 52
 """Longest metadata.name: eleven of 63 characters remain for what is derived from it (``model-<name>-pull``)."""
 
+MAX_SYSTEM = 32_768
+"""Characters of a system prompt: a runner is told its spec in one environment variable, and the kernel has a limit."""
+
 _LONGEST = 9_223_372_036
 """Seconds: the longest duration that Go, and so the API server, can hold."""
 _DURATION = "a duration such as 90s, 5m or 1h30m, whole seconds, or -1 for never unloading"
@@ -102,7 +105,7 @@ class ModelSpec(_Frozen):
     sha256: Digest | None = None
     names: Names = ()
     parameters: Parameters = Field(default_factory=Parameters)
-    system: str | None = None
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
     context_length: ContextLength = "auto"
     parallel: Parallel = "auto"
     keep_alive: KeepAlive | None = None

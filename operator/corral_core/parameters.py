@@ -1,4 +1,7 @@
-"""``spec.parameters``: what a Modelfile's PARAMETER lines can say, with Ollama's names and types."""
+"""``spec.parameters``: what a Modelfile's PARAMETER lines can say, with Ollama's names and types.
+
+Only what a runner heeds is here; Ollama's ``main_gpu``, ``use_mmap`` and ``draft_num_predict`` are not, as yet.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-Integer = Annotated[int, Field(ge=-(2**31), lt=2**32)]
+Integer = Annotated[int, Field(ge=-(2**31), le=2**32 - 1)]
+"""Ollama's options take 32 bits, seeds with or without a sign."""
 
 
 class Parameters(TypedDict, total=False):
@@ -15,13 +19,10 @@ class Parameters(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[misc]  # pydantic's documented way
 
-    num_ctx: Integer
-    num_batch: Integer
-    num_gpu: Integer
-    main_gpu: Integer
-    num_thread: Integer
-    draft_num_predict: Integer
-    use_mmap: bool
+    num_ctx: Annotated[int, Field(ge=4, le=16_777_216)]
+    num_batch: Annotated[int, Field(ge=1, le=65_536)]
+    num_gpu: Annotated[int, Field(ge=-1, le=65_536)]
+    num_thread: Annotated[int, Field(ge=0, le=4096)]
     num_keep: Integer
     seed: Integer
     num_predict: Integer
@@ -34,4 +35,4 @@ class Parameters(TypedDict, total=False):
     repeat_penalty: float
     presence_penalty: float
     frequency_penalty: float
-    stop: list[str]
+    stop: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=32)]
