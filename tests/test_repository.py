@@ -94,6 +94,13 @@ def test_a_page_names_only_files_and_targets_that_exist(page: Path) -> None:
     assert [target for target in targets if target not in known] == []
 
 
+def test_every_setting_that_is_read_is_explained_and_no_other() -> None:
+    name = r"(?:OLLAMA|CORRAL)_[A-Z_]+"
+    sources = [path.read_text() for folder in ("operator", "server") for path in (ROOT / folder).rglob("*.py")]
+    read = {found for text in sources for found in re.findall(rf'"({name})"', text)}
+    assert set(re.findall(rf"`({name})`", (ROOT / "docs/settings.md").read_text())) == read
+
+
 def test_every_relative_link_leads_somewhere() -> None:
     broken = [
         f"{page.relative_to(ROOT)}: {link}"
