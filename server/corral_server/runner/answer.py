@@ -147,7 +147,7 @@ def failure(error: Exception) -> ApiError:
     if isinstance(error, _CLIENT_FAULTS):
         return ApiError(400, str(error))
     if isinstance(error, TemplateFailed):
-        return ApiError(400 if error.by_template else 500, str(error))
+        return ApiError(400 if error.clients_fault else 500, str(error))
     if isinstance(error, EngineError):
         log.error("the engine failed: %s", error)
         return ApiError(500, str(error))

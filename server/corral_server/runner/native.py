@@ -22,7 +22,7 @@ from corral_server.runner.options import Options
 from corral_server.runner.prompt import chat_tokens, tokens_of
 from corral_server.runner.requests import Fields, parse_body, read_body
 from corral_server.runner.state import Loaded, RunnerState
-from corral_server.runner.templates import Message
+from corral_server.runner.templates import Message, TemplateFailed
 from corral_server.runner.window import TOO_LONG
 from corral_server.wire.errors import ApiError
 
@@ -152,11 +152,19 @@ class _Generate:
         system = self.system or loaded.system
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": self.prompt})
-        template = loaded.template.with_source(self.template) if self.template else loaded.template
-        text = template.render(messages, variables=_variables(common.think))
+        text = self._rendered(loaded, messages, common)
         if not self.context:
             return tokens_of(engine, text)
         return [*self.context, *engine.tokenize(text, add_special=False, parse_special=True)]
+
+    def _rendered(self, loaded: Loaded, messages: list[Message], common: Common) -> str:
+        variables = _variables(common.think)
+        if not self.template:
+            return loaded.template.render(messages, variables=variables)
+        try:
+            return loaded.template.with_source(self.template).render(messages, variables=variables)
+        except TemplateFailed as error:
+            raise TemplateFailed(str(error), clients_fault=True) from error
 
 
 def messages_of(fields: Fields) -> list[Message]:

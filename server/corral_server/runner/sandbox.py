@@ -104,6 +104,8 @@ _TEXT_METHODS = frozenset(
     }
 )
 _MAX_BITS = 256
+_PART = 16
+"""Characters that every part of a nested value counts for at least, so that measuring one ends soon."""
 
 
 class TemplateLimit(TemplateRuntimeError):
@@ -234,8 +236,9 @@ def measure(value: object) -> int:
             rest.extend((*item.keys(), *item.values()))
         elif isinstance(item, list | tuple):
             rest.extend(item)
-        total += 2
-        _check(total)
+        total += _PART if rest else 2
+        if total > SIZE_LIMIT:
+            _check(total)
     return total
 
 

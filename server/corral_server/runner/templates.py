@@ -26,17 +26,18 @@ PLAIN = (
 """For a model without a chat template: the contents alone, as Ollama prompts such a model."""
 
 _GO = re.compile(
-    r"\{\{-?\s*(?:/\*|\.[A-Za-z_]\w*|\.\s*-?\}\}|\$\w*|(?:if|else|range|with|end|define|block|template|break|continue)\b"
-    r"(?!\s*[=|(\[.~]))[^}]{0,40}"
+    r"\{\{-?\s*(?:/\*|\$\w*|\.\s*-?\}\}|\.[A-Za-z_]\w*|if\s+[.$(\w]|(?:range|with|template|block|define)\s+[.$\"]"
+    r"|(?:end|else|break|continue)\s*(?:-?\}\}|if\b))[^}]{0,40}"
 )
+"""What an action of Go's templates begins with and no expression of Jinja does."""
 
 
 class TemplateFailed(Exception):
-    """The template cannot be used; ``by_template`` when it refused the messages itself (``raise_exception``)."""
+    """The template cannot be used; ``clients_fault`` when it is the request's, or refused the messages itself."""
 
-    def __init__(self, message: str, *, by_template: bool = False) -> None:
+    def __init__(self, message: str, *, clients_fault: bool = False) -> None:
         super().__init__(message)
-        self.by_template = by_template
+        self.clients_fault = clients_fault
 
 
 class _Raised(TemplateError):
@@ -110,7 +111,7 @@ def _render(template: Template, values: Mapping[str, object]) -> str:
     try:
         return _SANDBOX.render(template, values)
     except _Raised as error:
-        raise TemplateFailed(str(error), by_template=True) from error
+        raise TemplateFailed(str(error), clients_fault=True) from error
     except Exception as error:  # a template can call nearly any operation with any values
         raise TemplateFailed(f"the chat template failed: {error or type(error).__name__}") from error
 

@@ -1,0 +1,75 @@
+"""/api/show of the one Model that a runner serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fake_engine import FakeEngine
+from tests.support.runner_server import TEMPLATE, ServedRunner, serving
+
+SPEC = {"system": "be kind", "parameters": {"temperature": 0.5, "stop": ["A", "B"], "top_k": 3}}
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[ServedRunner]:
+    with serving(FakeEngine(), spec=SPEC) as runner:
+        yield runner
+
+
+def test_show_has_what_clients_need(runner: ServedRunner) -> None:
+    body = runner.post("/api/show", {"model": "tiny"}).json()
+    assert body["details"] == {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "llama",
+        "families": ["llama"],
+        "parameter_size": "135M",
+        "quantization_level": "Q4_1",
+    }
+    assert body["capabilities"] == ["completion"]
+    assert body["template"] == TEMPLATE
+    assert body["system"] == "be kind"
+    assert body["modified_at"].endswith("Z")
+
+
+def test_model_info_has_the_keys_that_integrations_need_and_null_arrays(runner: ServedRunner) -> None:
+    info = runner.post("/api/show", {"model": "tiny"}).json()["model_info"]
+    assert info["general.architecture"] == "llama"
+    assert info["general.parameter_count"] == 135_000_000
+    assert (info["llama.context_length"], info["llama.embedding_length"]) == (8192, 576)
+    assert info["tokenizer.ggml.tokens"] is None
+    assert "tokenizer.chat_template" not in info
+
+
+def test_parameters_are_lines_with_their_values_in_one_column(runner: ServedRunner) -> None:
+    lines = runner.post("/api/show", {"model": "tiny"}).json()["parameters"].splitlines()
+    assert sorted(lines) == [
+        f'{"stop":<30} "A"',
+        f'{"stop":<30} "B"',
+        f"{'temperature':<30} 0.5",
+        f"{'top_k':<30} 3",
+    ]
+
+
+def test_the_modelfile_says_the_same(runner: ServedRunner) -> None:
+    modelfile = runner.post("/api/show", {"model": "tiny"}).json()["modelfile"]
+    assert modelfile.startswith("FROM package://weights/tiny.gguf\n")
+    assert 'SYSTEM """be kind"""' in modelfile
+    assert 'PARAMETER stop "B"' in modelfile
+
+
+def test_the_legacy_name_works(runner: ServedRunner) -> None:
+    assert runner.post("/api/show", {"name": "tiny"}).status_code == 200
+
+
+def test_a_missing_name(runner: ServedRunner) -> None:
+    response = runner.post("/api/show", {"verbose": True})
+    assert (response.status_code, response.json()) == (400, {"error": "model is required"})
+
+
+def test_copilot_finds_the_requested_name(runner: ServedRunner) -> None:
+    headers = {"User-Agent": "GitHubCopilotChat/0.30"}
+    body = runner.http.post("/api/show", json={"model": "tiny:x"}, headers=headers).json()
+    assert body["model_info"]["general.basename"] == "tiny:x"
