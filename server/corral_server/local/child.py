@@ -72,6 +72,7 @@ class Child:
         self._process: Process | None = None
         self._killer: asyncio.TimerHandle | None = None
         self._last_sign = time.monotonic()
+        self._killed = False
         self._killed_for = ""
         self._errors: deque[str] = deque(maxlen=_LAST_LINES)
 
@@ -98,7 +99,7 @@ class Child:
 
     def kill(self) -> None:
         """Ends it at once."""
-        self.terminating = True
+        self.terminating = self._killed = True
         self._signal(signal.SIGKILL)
 
     async def run(self) -> Exit:
@@ -108,11 +109,13 @@ class Child:
             try:
                 self._process = process = await self._spawn(listener, writer)
             except OSError as error:
-                return Exit(127, f"the runner's process cannot be started: {error}")
+                return Exit(127, f"the runner's process cannot be started: {self._config.command[0]}: {error}")
             writer.close()
             listener.close()  # the child's own copy remains: once it is dead, connecting is refused
             self._log.event("started", self._label, replica=self.name, pid=process.pid, port=self._port)
-            if self.terminating:
+            if self._killed:
+                self._signal(signal.SIGKILL)
+            elif self.terminating:
                 self._ask_to_end()
             status = await self._attend(process)
             return Exit(status, self._explain(status, _drained(reader)))
@@ -202,7 +205,7 @@ class Child:
                 self._killed_for = f"timed out: {what} for {limit:g} s"
                 self._signal(signal.SIGKILL)
                 return
-            await asyncio.sleep(min(left, 10.0))
+            await asyncio.sleep(min(left, self._config.silence_timeout / 4))
 
     def _ask_to_end(self) -> None:
         self._log.event("stopping", self._label, replica=self.name)

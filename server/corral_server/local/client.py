@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+import httpx
 import ollama
 
 from corral_core.errors import CorralError
@@ -31,10 +34,8 @@ def run(name: str, words: Sequence[str]) -> int:
 
 def ps() -> int:
     """Prints Ollama's table."""
-    try:
+    with _errors():
         models = ollama.Client().ps().models
-    except (ollama.ResponseError, ConnectionError) as error:
-        raise CannotAsk(str(error)) from error
     rows: list[tuple[str, ...]] = [("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")]
     rows += [_row(model, datetime.now(UTC)) for model in models]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -46,15 +47,25 @@ def ps() -> int:
 def _answer(client: ollama.Client, name: str, messages: list[dict[str, str]]) -> str:
     """Prints the answer as it comes, and returns it. Raises CannotAsk."""
     said = ""
-    try:
+    with _errors():
         for chunk in client.chat(name, messages, stream=True):
             piece = chunk.message.content or ""
             said += piece
             print(piece, end="", flush=True)
-    except (ollama.ResponseError, ConnectionError) as error:
-        raise CannotAsk(str(error)) from error
     print()
     return said
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """The client's errors as CannotAsk; some calls raise the errors of the HTTP library below it."""
+    try:
+        yield
+    except ollama.ResponseError as error:
+        raise CannotAsk(error.error) from error
+    except (ConnectionError, httpx.TransportError) as error:
+        where = os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
+        raise CannotAsk(f"no answer from {where} ({error.__cause__ or error}); is `corral serve` running?") from error
 
 
 def _talk(client: ollama.Client, name: str) -> None:

@@ -97,6 +97,7 @@ def _readable(at: float, level: str, name: str, *, model: str, fields: Mapping[s
 
 
 def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return str(value)
+    """One line that does nothing to a terminal, whatever a model file or a runner wrote."""
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    spaced = " ".join(text.split())
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in spaced)

@@ -93,7 +93,7 @@ class _Serving:
         async with asyncio.TaskGroup() as group:
             tasks = (
                 group.create_task(self._controller.run(), name="planner"),
-                group.create_task(watch(self._files, self._log, self._relisted, listing), name="watch"),
+                group.create_task(watch(self._files, self._log, self._relisted, last=listing), name="watch"),
             )
             await server.serve(sockets=[listener])
             for task in tasks:

@@ -47,6 +47,8 @@ class _Crew:
 class Supervisor:
     """``async with Supervisor(...)``: at the end of the block all runners are asked to end and waited for.
 
+    After an error in the block they are killed.
+
     ``changed(key)`` is called after every change of what the other methods answer for that key.
     """
 
@@ -73,8 +75,10 @@ class Supervisor:
             self._set_timer(crew, None)
             for child in crew.live:
                 child.terminate()
+        if kind is not None:
+            self.kill()
         try:
-            await self._group.__aexit__(kind, error, trace)
+            await self._group.__aexit__(None, None, None)
         finally:
             os.close(self._parent_read)
             os.close(self._parent_write)

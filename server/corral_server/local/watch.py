@@ -12,6 +12,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from corral_server.local.child import label
 from corral_server.local.files import Listing, ModelFiles
 from corral_server.local.logs import EventLog
 
@@ -19,10 +20,12 @@ RESYNC = 5.0
 """Seconds between two looks when nothing is said to have changed."""
 
 
-async def watch(files: ModelFiles, log: EventLog, apply: Callable[[Listing], None], last: Listing) -> None:
+async def watch(
+    files: ModelFiles, log: EventLog, apply: Callable[[Listing], None], *, last: Listing, resync: float = RESYNC
+) -> None:
     """Calls ``apply`` with every listing that differs from the one before; ``last`` is the one already applied."""
-    folders = watched(files.paths)
-    async for _ in awatch(*folders, recursive=False, rust_timeout=int(RESYNC * 1000), yield_on_timeout=True, step=20):
+    folders, pause = watched(files.paths), int(resync * 1000)
+    async for _ in awatch(*folders, recursive=False, rust_timeout=pause, yield_on_timeout=True, step=20):
         listing = await asyncio.to_thread(files.read)
         if listing != last:
             report(log, listing, last)
@@ -44,11 +47,11 @@ def report(log: EventLog, listing: Listing, last: Listing | None) -> None:
     before = {listed.model.key: listed for listed in last.models} if last else {}
     for listed in listing.models:
         known = before.pop(listed.model.key, None)
-        name = listed.names[0]
+        name = label(listed.model)
         if known is None or known.model.spec != listed.model.spec:
             what = "model-added" if known is None else "model-changed"
             log.event(what, name, source=listed.model.spec.source, names=list(listed.names))
         if listed.weights.problem and (known is None or known.weights != listed.weights):
             log.problem("weights-refused", name, problem=listed.weights.problem)
     for listed in before.values():
-        log.event("model-removed", listed.names[0])
+        log.event("model-removed", label(listed.model))

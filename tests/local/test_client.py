@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import ollama
+import pytest
+
+from corral_server.local.client import human_size, processor, until
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_500, "1.5 KB"), (308_658_830, "309 MB"), (4_700_000_000, "4.7 GB")],
+)
+def test_sizes_are_printed_as_ollama_does(size: int, text: str) -> None:
+    assert human_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "vram", "text"), [(100, 0, "100% CPU"), (100, 100, "100% GPU"), (100, 75, "25%/75% CPU/GPU")]
+)
+def test_the_processor_is_derived_from_the_memory(size: int, vram: int, text: str) -> None:
+    assert processor(size, vram) == text
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        (timedelta(days=365 * 292), "Forever"),
+        (timedelta(seconds=-1), "Stopping..."),
+        (timedelta(seconds=0.5), "Less than a second from now"),
+        (timedelta(seconds=1), "1 second from now"),
+        (timedelta(minutes=4, seconds=59), "4 minutes from now"),
+        (timedelta(hours=2), "2 hours from now"),
+    ],
+)
+def test_the_time_that_is_left(left: timedelta, text: str) -> None:
+    model = ollama.ProcessResponse.Model(expires_at=NOW + left)
+    assert until(model, NOW) == text
