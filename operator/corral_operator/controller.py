@@ -47,7 +47,7 @@ class Reporting(Protocol):
 
 
 class Controller:
-    """All methods are called on one event loop."""
+    """All methods are called on one event loop. Nothing is done while ``may_act`` says no."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Controller:
         policy: Policy,
         actor: Acting,
         reporter: Reporting,
+        may_act: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -64,6 +65,7 @@ class Controller:
         self._policy = policy
         self._actor = actor
         self._reporter = reporter
+        self._may_act = may_act
         self._clock = clock
         self._plan = Plan({})
         self._stale = True
@@ -95,8 +97,11 @@ class Controller:
         while True:
             key = await self._queue.get()
             try:
-                await self.handle(key)
-                self._queue.succeeded(key)
+                if self._may_act():
+                    await self.handle(key)
+                    self._queue.succeeded(key)
+                else:
+                    self._queue.add_after(key, CALM)
             except KubeError as error:
                 delay = self._queue.retry(key)
                 log.warning("will be tried again", extra={"model": key, "error": str(error), "in_s": delay})

@@ -63,8 +63,13 @@ class Watches:
         raise RuntimeError("watching the API server has ended") from error
 
     async def stop(self) -> None:
-        if self._kopf_loop is not None and self._thread.is_alive():
+        """Returns when kopf has ended, or after five seconds; also when it was never started."""
+        if not self._thread.is_alive():
+            return
+        if self._kopf_loop is not None:
             self._kopf_loop.call_soon_threadsafe(self._stop.set)
+        else:
+            self._stop.set()
         await asyncio.to_thread(self._thread.join, 5.0)
 
     def _run(self) -> None:

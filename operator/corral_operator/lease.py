@@ -1,8 +1,8 @@
 """Only one operator acts: the one that holds a Lease.
 
 Holding is judged by this process's own clock. Who holds the Lease renews it; when renewing fails for two thirds of its
-duration, ``hold`` raises LeaseLost, and the process ends before anybody else may take over. A clean end gives it up.
-A Lease that nobody has changed for its whole duration is free.
+duration, ``hold`` raises LeaseLost, and everything that acts ends before anybody else may take over. A clean end gives
+it up. A Lease that nobody has changed for its whole duration is free.
 """
 
 from __future__ import annotations

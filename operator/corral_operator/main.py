@@ -3,7 +3,8 @@
 Start: settings, credentials, the Lease, the first listing, then the watches, the workers and the slow resync. End, by a
 signal or because one of them failed: the workers stop first, so that nothing is written any more, then the watches and
 the activity streams, and the Lease is given up last. Whatever failed ends the process with status 1; it is to be
-started again, and carries on from what it observes.
+started again, and carries on from what it observes. Only losing the Lease, as in a long outage of the API server, is
+dealt with inside: everything is torn down, and begins anew once the Lease is held again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from corral_operator.config import OperatorConfig, from_environment
 from corral_operator.controller import PLAN, Controller
 from corral_operator.handlers import DEPLOYMENTS, MODELS, PODS, SERVICES, Watches
 from corral_operator.kube import Kube, connect
-from corral_operator.lease import Lease
+from corral_operator.lease import Lease, LeaseLost
 from corral_operator.lister import Lister
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import Reporter
@@ -37,11 +38,15 @@ log = logging.getLogger(__name__)
 
 
 class Operator:
-    """The parts put together. ``run`` returns after ``stop`` was set, or raises what failed."""
+    """The parts put together, for one term of holding the Lease.
+
+    ``run`` returns after ``stop`` was set, or raises what failed: LeaseLost when the term is over.
+    """
 
     def __init__(self, kube: Kube, config: OperatorConfig) -> None:
         self._kube = kube
         self._config = config
+        self._lease = Lease(kube, config.lease)
         self._store = Store()
         self._queue = WorkQueue()
         self._owners: dict[str, str] = {}
@@ -52,26 +57,26 @@ class Operator:
             policy=config.policy,
             actor=Actor(kube, self._store, config.runner),
             reporter=Reporter(kube, self._store),
+            may_act=self._lease.held,
         )
         self._lister = Lister(kube, self._store, namespaces=config.namespaces, changed=self._changed, clock=time.time)
 
     async def run(self, stop: asyncio.Event) -> None:
-        lease = Lease(self._kube, self._config.lease)
-        if not await _unless(stop, lease.acquire()):
+        if not await _unless(stop, self._lease.acquire()):
             return
         watches = Watches(self._hear, await self._kube.credentials(), self._config.namespaces)
         self._streams = Streams(self._heard, self._told)
         try:
-            await self._act(stop, lease, watches=watches)
+            await self._act(stop, watches)
         finally:
             self._queue.close()
             await watches.stop()
             await self._streams.close()
-            await lease.release()
+            await self._lease.release()
 
-    async def _act(self, stop: asyncio.Event, lease: Lease, *, watches: Watches) -> None:
+    async def _act(self, stop: asyncio.Event, watches: Watches) -> None:
         async with _Tasks(stop) as tasks:
-            tasks.start(lease.hold())
+            tasks.start(self._lease.hold())
             if not await _unless(stop, self._lister.first()):
                 return
             self._follow()
@@ -175,7 +180,11 @@ async def _serve(config: OperatorConfig) -> None:
         loop.add_signal_handler(number, stop.set)
     kube = await connect(config.kubeconfig)
     try:
-        await Operator(kube, config).run(stop)
+        while not stop.is_set():
+            try:
+                await Operator(kube, config).run(stop)
+            except LeaseLost as error:
+                log.error("begins anew", extra={"error": str(error)})
     finally:
         await kube.close()
 

@@ -116,7 +116,8 @@ class Store:
 
     def _state(self, model: Model, now: float, draining: bool) -> ModelState:
         deployments = self.deployments.of_model(model.key)
-        pods = [pod for pod in self.pods.of_model(model.key) if not pod.finished]
+        # A pod without a node holds nothing yet, and need not be waited for when nobody asks any more.
+        pods = [pod for pod in self.pods.of_model(model.key) if pod.scheduled and not pod.finished]
         return ModelState(
             key=model.key,
             created=model.created,

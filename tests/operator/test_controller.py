@@ -25,6 +25,7 @@ class World:
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.now = NOW
+        self.leads = True
         self.store = Store()
         self.queue = WorkQueue()
         self.version = 100
@@ -33,7 +34,13 @@ class World:
         self.failures = 0
         self.forgotten: list[str] = []
         self.controller = Controller(
-            self.store, self.queue, policy=policy or Policy(), actor=self, reporter=self, clock=lambda: self.now
+            self.store,
+            self.queue,
+            policy=policy or Policy(),
+            actor=self,
+            reporter=self,
+            may_act=lambda: self.leads,
+            clock=lambda: self.now,
         )
 
     async def ensure(self, item: ModelObject, replicas: int) -> None:
@@ -201,6 +208,18 @@ def test_a_write_that_fails_is_tried_again() -> None:
         world.model(waiting=1)
         await auntil(lambda: world.replicas() == 1)
         assert world.done == [("tiny", 1)]
+
+    scenario(run)
+
+
+def test_nothing_is_done_while_another_operator_may_act() -> None:
+    async def run(world: World) -> None:
+        world.leads = False
+        world.model(waiting=1)
+        await asyncio.sleep(0.05)
+        assert world.done == []
+        world.leads = True
+        await auntil(lambda: world.replicas() == 1)
 
     scenario(run)
 
