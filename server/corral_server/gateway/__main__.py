@@ -1,0 +1,5 @@
+"""``python -m corral_server.gateway``."""
+
+from corral_server.gateway.main import main
+
+main()

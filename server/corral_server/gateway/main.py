@@ -1,0 +1,60 @@
+"""``corral-gateway``: the gateway as a process in a cluster. Everything is set by the environment.
+
+Order of shutting down: uvicorn drains, the gateway withdraws its demand, the directory stops watching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+import uvloop
+
+from corral_core.errors import CorralError
+from corral_server.gateway import log
+from corral_server.gateway.app import Gateway
+from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.kube_directory import KubeSettings, open_directory
+from corral_server.gateway.serving import uvicorn_config
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT, then drains; exit code 0 after a drain, 1 when the settings are refused."""
+    log.configure()
+    signal.signal(signal.SIGTERM, _noted)  # uvicorn raises the signal again when it has drained
+    signal.signal(signal.SIGINT, _noted)
+    try:
+        config = GatewayConfig.from_environment(os.environ)
+        settings = KubeSettings.from_environment(os.environ)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(config, settings))
+    except CorralError as error:
+        sys.exit(f"corral-gateway: {error}")
+    log.event("exit")
+
+
+async def serve(config: GatewayConfig, settings: KubeSettings) -> None:
+    async with open_directory(settings, gateway_id=config.gateway_id) as directory:
+        await _Server(uvicorn_config(Gateway(directory, config), config)).serve()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says what it does in our log."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            addresses = [listener.getsockname()[:2] for server in self.servers for listener in server.sockets]
+            log.event("listening", addresses=[f"{host} port {port}" for host, port in addresses])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.event("drain", connections=len(self.server_state.connections), requests=len(self.server_state.tasks))
+        await super().shutdown(sockets)
+
+
+def _noted(number: int, frame: object) -> None:
+    """The signal was dealt with."""
