@@ -61,9 +61,11 @@ class Store:
     def heard_model(self, raw: Json, *, kind: str, now: float) -> str | None:
         """Takes in a watch event; returns the key of the Model that changed, None when it is no news."""
         item = parse_model_object(raw)
+        known = self.models.get(item.meta.key)
         if not _take(self.models, item, kind):
             return None
-        self._claims = None
+        if kind == DELETED or known is None or _valid(known) != _valid(item):
+            self._claims = None
         self._ledger.note(item.meta.key, () if kind == DELETED else item.demand, now=now)
         return item.meta.key
 

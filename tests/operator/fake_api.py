@@ -49,7 +49,8 @@ class FakeApi(Kube):
 
     async def create(self, path: str, body: Json) -> Json:
         self._fail()
-        place = f"{path}/{text(body, 'metadata', 'name')}"
+        name = text(body, "metadata", "name") or f"{text(body, 'metadata', 'generateName')}{self.version}"
+        place = f"{path}/{name}"
         if place in self.objects:
             raise Conflict(place)
         self.objects[place] = copy.deepcopy(dict(body))

@@ -58,6 +58,15 @@ def test_pods_that_have_ended_are_no_replicas() -> None:
     assert found.replicas == ()
 
 
+def test_a_pod_without_a_node_is_no_replica_yet() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    store.heard_pod({**samples.pod(ready=False), "spec": {}}, kind="ADDED")
+    found = state(store)
+    assert found is not None
+    assert found.replicas == ()
+
+
 def test_an_invalid_model_is_not_planned() -> None:
     store = Store()
     store.heard_model(samples.model(spec={"source": "nonsense"}), kind="ADDED", now=NOW)

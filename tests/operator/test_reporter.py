@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+from corral_core.jsonfields import dig
 from corral_core.snapshot import Decision
 from corral_operator import paths
 from corral_operator.objects import parse_pod
@@ -47,6 +48,15 @@ def test_a_change_of_phase_is_written_at_once() -> None:
     bench.report(1)
     bench.report(0)
     assert bench.api.writes == [STATUS, STATUS]
+
+
+def test_a_change_of_phase_is_told_as_an_event_on_the_model() -> None:
+    bench = Bench()
+    bench.report(1)
+    bench.report(0)
+    told = [item for path, item in bench.api.objects.items() if path.startswith(paths.events("lab"))]
+    assert [event["reason"] for event in told] == ["Ready", "Idle"]
+    assert dig(told[0], "involvedObject", "uid") == "uid-tiny"
 
 
 def test_a_moving_expiry_alone_is_written_once_a_minute() -> None:
