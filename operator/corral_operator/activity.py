@@ -87,7 +87,7 @@ class Streams:
                     heard = True
                     self._heard(uid, activity)
                     if activity.loaded and not runner.asked:
-                        self._told(uid, await runner.info())
+                        self._told(uid, await runner.info(activity))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             log.debug("activity stream ended", extra={"runner": runner.base, "error": str(error) or repr(error)})
         return heard
@@ -104,7 +104,7 @@ class _Runner:
     def stream(self) -> aiohttp.client._RequestContextManager:
         return self._session.get(f"{self.base}/activity?watch=true", raise_for_status=True)
 
-    async def info(self) -> RunnerInfo:
+    async def info(self, loaded: Activity) -> RunnerInfo:
         """Raises ClientError, TimeoutError or ValueError."""
         timeout = aiohttp.ClientTimeout(total=5.0)
         async with self._session.get(f"{self.base}/info", raise_for_status=True, timeout=timeout) as response:
@@ -113,6 +113,8 @@ class _Runner:
             facts=ModelFacts.from_json(mapping(answer, "facts")),
             parallel=integer(answer, "parallel"),
             context_length=integer(answer, "contextLength"),
+            size_bytes=loaded.size_bytes,
+            vram_bytes=loaded.vram_bytes,
         )
         self.asked = True
         return info

@@ -35,11 +35,13 @@ DELETED = "DELETED"
 
 @dataclass(frozen=True, slots=True)
 class RunnerInfo:
-    """What a loaded runner says of its model: the facts, its slots and its context in tokens."""
+    """What a loaded runner says of its model: the facts, its slots, its context (tokens), and the bytes it takes."""
 
     facts: ModelFacts
     parallel: int
     context_length: int
+    size_bytes: int = 0
+    vram_bytes: int = 0
 
 
 _T = TypeVar("_T", bound=Tracked)

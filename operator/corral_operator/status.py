@@ -166,4 +166,11 @@ def _written(condition: _Condition, item: ModelObject, now: float) -> dict[str, 
 def _placement(model: Model | None, info: RunnerInfo) -> dict[str, object]:
     gpus = model.spec.gpu.count if model else 0
     why = f"spec.gpu.count is {gpus}" if gpus else "on the CPU: spec.gpu.count is 0"
-    return {"parallel": info.parallel, "contextLength": info.context_length, "gpus": gpus, "why": why}
+    return {
+        "gpus": gpus,
+        "parallel": info.parallel,
+        "contextLength": info.context_length,
+        "sizeBytes": info.size_bytes,
+        "vramBytes": info.vram_bytes,
+        "why": why,
+    }
