@@ -12,21 +12,31 @@ CorralError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 class CorralError(Exception):
     """Base of every error that Corral raises on purpose; its text is meant for a person."""
 
 
+NOTHING: Final = "(nothing)"
+"""The value of a Problem whose field is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a Model: where (``spec.gpu.count``), the value found, and what is allowed."""
+    """One thing that is wrong with a Model: where (``spec.gpu.count``), the value found, and what is allowed.
+
+    ``value`` is NOTHING where a field is missing.
+    """
 
     field: str
     value: object
     allowed: str
 
     def __str__(self) -> str:
+        if self.value is NOTHING:
+            return f"{self.field}: {self.allowed}"
         return f"{self.field}: {self.value!r} is not allowed: {self.allowed}"
 
 

@@ -12,9 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from corral_core.errors import Problem
-
-_NO_VALUE = "(nothing)"
+from corral_core.errors import NOTHING, Problem
 
 Context = Mapping[str, Any]  # pydantic's own type of an error's context
 _ALLOWED: Mapping[str, Callable[[Context], str]] = {
@@ -67,7 +65,7 @@ def _problem(details: ErrorDetails, prefix: str, known: Callable[[str], Iterable
         return Problem(path, shortened(details["input"]), allowed)
     if "field" in context:
         return Problem(f"{path}.{context['field']}", shortened(context["value"]), str(context["allowed"]))
-    value = _NO_VALUE if details["type"] == "missing" else shortened(details["input"])
+    value = NOTHING if details["type"] == "missing" else shortened(details["input"])
     rule = _ALLOWED.get(details["type"])
     return Problem(path, value, rule(context) if rule else details["msg"])
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from corral_core.documents import documents_of, plain_value
-from corral_core.errors import InvalidModel, Problem
+from corral_core.errors import NOTHING, InvalidModel, Problem
 from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, Model, ModelSpec
 from corral_core.names import canonical
 from corral_core.parameters import Parameters
@@ -135,7 +135,7 @@ def _parse_spec(raw: object, label: str, problems: list[Problem]) -> ModelSpec |
     """The spec, or None after adding to ``problems``."""
     if not isinstance(raw, Mapping):
         allowed = "an object of keys and values" if raw is not None else "it is required"
-        problems.append(Problem("spec", "(nothing)" if raw is None else shortened(raw), allowed))
+        problems.append(Problem("spec", NOTHING if raw is None else shortened(raw), allowed))
         return None
     try:
         return ModelSpec.model_validate(_without_nulls(plain_value(raw, label=label)))
@@ -164,7 +164,7 @@ def _top_problems(document: Mapping[str, object]) -> Iterable[Problem]:
 def _metadata_problems(metadata: Mapping[str, object]) -> Iterable[Problem]:
     name = metadata.get("name")
     if name is None:
-        yield Problem("metadata.name", "(nothing)", "it is required")
+        yield Problem("metadata.name", NOTHING, "it is required")
     elif not _is_label(name, MAX_NAME):
         allowed = f"lower-case letters, digits and '-', at most {MAX_NAME} characters"
         hint = " (names for clients such as llama3.2:1b go to spec.names)" if isinstance(name, str) else ""

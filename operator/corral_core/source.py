@@ -23,6 +23,7 @@ LATER = ("ollama", "hf", "https", "http", "s3", "oci")
 FORMS = "package://python_package/file.gguf, file:///path/file.gguf or pvc://claim/path/file.gguf"
 
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<root>[^/]*)/(?P<path>.+)", re.DOTALL)
+_HIDDEN = re.compile(r"%([01][0-9A-Fa-f]|2[EeFf]|7[Ff])")
 _PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -77,6 +78,8 @@ def _check_root(uri: str, scheme: str, root: str) -> None:
 def _checked_path(uri: str, encoded: str) -> str:
     if "?" in encoded or "#" in encoded:
         raise SourceError(f"source {uri!r}: a path has no '?' or '#' (write %3F or %23 for the characters)")
+    if _HIDDEN.search(encoded):
+        raise SourceError(f"source {uri!r}: the path must not have control characters, '.' or '/' as %-codes")
     path = unquote(encoded)
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise SourceError(f"source {uri!r}: the path has control characters")

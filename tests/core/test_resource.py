@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from corral_core.activity import FOREVER
 from corral_core.durations import keep_alive_from_request
 from corral_core.errors import InvalidModel, Problem
-from corral_core.model import Model
+from corral_core.model import Model, ModelSpec
 from corral_core.resource import (
     claims,
     load_models,
@@ -185,3 +188,40 @@ def test_a_refused_model_takes_no_name_from_a_younger_one() -> None:
 
 def test_keep_alive_of_a_spec_has_the_meaning_of_a_requests() -> None:
     assert keep_alive_from_request(_model(keepAlive=-1).spec.keep_alive) == FOREVER
+
+
+def test_a_missing_field_is_named_without_a_value() -> None:
+    [problem] = _problems("metadata: {name: a}\nspec: {}")
+    assert str(problem) == "spec.source: it is required"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=()), max_size=10)
+    | st.sampled_from(["auto", "5m", "1h", "4Gi", "a", SOURCE]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = [alias.alias or name for name, alias in ModelSpec.model_fields.items()]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.booleans())
+@settings(max_examples=200)
+def test_any_spec_gives_a_model_that_can_be_served_or_invalid_model(spec: dict[str, object], sourced: bool) -> None:
+    whole = document(Good("any", {**spec, "source": SOURCE} if sourced else spec))
+    try:
+        model = parse_model(whole)
+    except InvalidModel as error:
+        assert all(problem.field.startswith("spec") for problem in error.problems)  # noqa: PT017  # both ends are fine
+    else:
+        assert len(serving_digest(model)) == 64
+        assert names_of(model)
+
+
+@given(JSON)
+def test_any_document_gives_a_model_or_invalid_model(value: object) -> None:
+    with suppress(InvalidModel):
+        parse_model({"metadata": value, "spec": value, "kind": value})
