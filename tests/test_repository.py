@@ -94,6 +94,21 @@ def test_a_page_names_only_files_and_targets_that_exist(page: Path) -> None:
     assert [target for target in targets if target not in known] == []
 
 
+def test_the_architecture_page_names_modules_that_exist() -> None:
+    """In a section about one folder, modules are named relative to it."""
+    folder, missing, named = "", [], set()
+    for line in (ROOT / "docs/architecture.md").read_text().splitlines():
+        if heading := re.match(r"\*\*.*\*\*, in `([\w/]+)/`", line):
+            folder = heading[1]
+        elif line.startswith("## "):
+            folder = ""
+        for path in re.findall(r"`([\w/]+\.py)`", line) if folder else ():
+            named.add(f"{folder}/{path}")
+            missing += [] if (ROOT / folder / path).exists() else [f"{folder}/{path}"]
+    assert missing == []
+    assert len(named) > 60
+
+
 def test_every_setting_that_is_read_is_explained_and_no_other() -> None:
     name = r"(?:OLLAMA|CORRAL)_[A-Z_]+"
     sources = [path.read_text() for folder in ("operator", "server") for path in (ROOT / folder).rglob("*.py")]
