@@ -50,7 +50,7 @@ def documents_of(text: str, *, label: str) -> Iterator[object]:
 
 def plain_value(value: object, *, label: str) -> object:
     """A copy of nothing but JSON's types. Raises InvalidModel with the path of the first value that is none."""
-    return _Copier(label).copy(value, "", 0)
+    return _Copier(label).copy(value, "", depth=0)
 
 
 class _Copier:
@@ -60,26 +60,30 @@ class _Copier:
         self._label = label
         self._count = 0
 
-    def copy(self, value: object, path: str, depth: int) -> object:
+    def copy(self, value: object, path: str, *, depth: int) -> object:
         self._count += 1
         if depth > MAX_DEPTH or self._count > MAX_VALUES:
-            raise self._refusal(path, type(value).__name__, f"at most {MAX_DEPTH} levels and {MAX_VALUES} values")
+            raise self._refusal(
+                path, type(value).__name__, allowed=f"at most {MAX_DEPTH} levels and {MAX_VALUES} values"
+            )
         if isinstance(value, Mapping):
-            return {self._key(key, path): self.copy(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+            return {
+                self._key(key, path): self.copy(item, f"{path}.{key}", depth=depth + 1) for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
-            return [self.copy(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+            return [self.copy(item, f"{path}[{index}]", depth=depth + 1) for index, item in enumerate(value)]
         if value is None or isinstance(value, str | bool | int):
             return value
         if isinstance(value, float) and math.isfinite(value):
             return value
-        raise self._refusal(path, value, "text, numbers, true or false, lists and objects (dates need quotes)")
+        raise self._refusal(path, value, allowed="text, numbers, true or false, lists and objects (dates need quotes)")
 
     def _key(self, key: object, path: str) -> str:
         if not isinstance(key, str):
-            raise self._refusal(path, key, "a text as key (numbers and true or false need quotes)")
+            raise self._refusal(path, key, allowed="a text as key (numbers and true or false need quotes)")
         return key
 
-    def _refusal(self, path: str, value: object, allowed: str) -> InvalidModel:
+    def _refusal(self, path: str, value: object, *, allowed: str) -> InvalidModel:
         return InvalidModel(self._label, (Problem(path.lstrip(".") or "(document)", value, allowed),))
 
 

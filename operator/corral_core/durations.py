@@ -39,7 +39,7 @@ def parse_duration(text: str) -> float:
         raise _invalid(text)
     nanoseconds, position = 0, 0
     while position < len(rest):
-        value, position = _part(text, rest, position)
+        value, position = _part(text, rest, position=position)
         nanoseconds += value
         if nanoseconds > _LIMIT + 1:
             raise _invalid(text)
@@ -93,7 +93,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}" if minutes else text
 
 
-def _part(text: str, rest: str, position: int) -> tuple[int, int]:
+def _part(text: str, rest: str, *, position: int) -> tuple[int, int]:
     """One ``number unit`` of the grammar at ``position``: its nanoseconds and the position after it."""
     match = _PART.match(rest, position)
     assert match is not None, "the expression matches the empty text"

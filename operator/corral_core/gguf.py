@@ -145,9 +145,9 @@ class _Parser:
             key = self._text("a key", MAX_KEY)
             if key in values:
                 raise self._window.error(f"the key {key[:100]!r} is there twice")
-            values[key] = self._value(key, self._u32(key[:100]), 0)
+            values[key] = self._value(key, self._u32(key[:100]), depth=0)
         tensors = tuple(self._tensor() for _ in range(tensor_count))
-        return self._checked(version, values, tensors)
+        return self._checked(version, values, tensors=tensors)
 
     def _version(self) -> int:
         if self._window.size < 4 or self._window.take(4, "the magic number") != MAGIC:
@@ -159,7 +159,7 @@ class _Parser:
             raise GGUFError(f"{self._window.path} is a big-endian GGUF; only little-endian ones are supported")
         raise GGUFError(f"{self._window.path} is GGUF version {version}; versions 2 and 3 are supported")
 
-    def _checked(self, version: int, values: Mapping[str, Scalar | Array], tensors: tuple[Tensor, ...]) -> Header:
+    def _checked(self, version: int, values: Mapping[str, Scalar | Array], *, tensors: tuple[Tensor, ...]) -> Header:
         """The header, after the checks that need all of it: names once, alignment, every tensor inside the file."""
         window = self._window
         if len({tensor.name for tensor in tensors}) != len(tensors):
@@ -191,7 +191,7 @@ class _Parser:
         size, offset = elements // kind.block * kind.size, self._u64(what)
         return Tensor(name, shape, kind.name, offset, size, elements)
 
-    def _value(self, key: str, kind: int, depth: int) -> Scalar | Array:
+    def _value(self, key: str, kind: int, *, depth: int) -> Scalar | Array:
         scalar = _SCALARS.get(kind)
         if scalar is not None:
             value: int | float | bool = scalar.unpack(self._window.take(scalar.size, key[:100]))[0]
@@ -212,7 +212,7 @@ class _Parser:
         if scalar is None:
             self._spend(count, what)
         if key in self._keep or self._keeps(count):
-            return Array(count, tuple(self._value(key, kind, depth + 1) for _ in range(count)))
+            return Array(count, tuple(self._value(key, kind, depth=depth + 1) for _ in range(count)))
         if scalar is not None:
             self._window.skip(count * scalar.size, what)
         elif kind == _STRING:

@@ -86,7 +86,7 @@ Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=32), AfterVal
 KeepAlive = Annotated[str | int, BeforeValidator(_check_keep_alive)]
 ContextLength = Annotated[int | Literal["auto"], _auto_or_int(4, 16_777_216)]
 Parallel = Annotated[int | Literal["auto"], _auto_or_int(1, 256)]
-Digest = Annotated[str, pattern(r"[0-9a-f]{64}", "the 64 lower-case hex digits of a SHA-256", 64)]
+Digest = Annotated[str, pattern(r"[0-9a-f]{64}", "the 64 lower-case hex digits of a SHA-256", maximum=64)]
 
 
 class _Frozen(BaseModel):

@@ -35,7 +35,7 @@ def refuse(allowed: str, **context: object) -> PydanticCustomError:
     return PydanticCustomError("corral", "{allowed}", {"allowed": allowed, **context})
 
 
-def pattern(expression: str, allowed: str, maximum: int = 253) -> AfterValidator:
+def pattern(expression: str, allowed: str, *, maximum: int = 253) -> AfterValidator:
     """A check that a whole text matches and is at most ``maximum`` characters long."""
     compiled = re.compile(expression)
 
@@ -83,7 +83,7 @@ def _one_value(variable: EnvVar) -> EnvVar:
 
 
 Subdomain = Annotated[str, pattern(DNS_SUBDOMAIN, "lower-case letters, digits, '-' and '.'")]
-LabelValue = Annotated[str, pattern(f"({LABEL_NAME})?", "letters, digits, '-', '_' and '.'", 63)]
+LabelValue = Annotated[str, pattern(f"({LABEL_NAME})?", "letters, digits, '-', '_' and '.'", maximum=63)]
 ResourceName = Annotated[str, pattern(QUALIFIED_NAME, "a resource name such as nvidia.com/gpu")]
 Quantity = Annotated[str | int, BeforeValidator(_quantity)]
 Key = Annotated[str, AfterValidator(_qualified)]

@@ -37,9 +37,9 @@ _ALLOWED: Mapping[str, Callable[[Context], str]] = {
 }
 
 
-def problems_of(error: ValidationError, prefix: str, known: Callable[[str], Iterable[str]]) -> tuple[Problem, ...]:
+def problems_of(error: ValidationError, prefix: str, *, known: Callable[[str], Iterable[str]]) -> tuple[Problem, ...]:
     """One Problem for each error. ``known`` gives the field names that exist below a path, to suggest the nearest."""
-    return tuple(_problem(details, prefix, known) for details in error.errors(include_url=False))
+    return tuple(_problem(details, prefix, known=known) for details in error.errors(include_url=False))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -55,7 +55,7 @@ def shortened(value: object, limit: int = 200) -> object:
     return value if len(text) <= limit else f"{text[:limit]}..."
 
 
-def _problem(details: ErrorDetails, prefix: str, known: Callable[[str], Iterable[str]]) -> Problem:
+def _problem(details: ErrorDetails, prefix: str, *, known: Callable[[str], Iterable[str]]) -> Problem:
     context: Context = details.get("ctx", {})
     path = _path(prefix, details["loc"])
     if details["type"] == "extra_forbidden":

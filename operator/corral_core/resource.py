@@ -60,7 +60,7 @@ def parse_model(document: Mapping[str, object], default_namespace: str = DEFAULT
     metadata = metadata if isinstance(metadata, Mapping) else {}
     label = _label(metadata)
     problems = [*_top_problems(document), *_metadata_problems(metadata)]
-    spec = _parse_spec(document.get("spec"), label, problems)
+    spec = _parse_spec(document.get("spec"), label, problems=problems)
     if problems or spec is None:
         raise InvalidModel(label, tuple(problems))
     return Model(
@@ -131,7 +131,7 @@ def claims(models: Iterable[Model]) -> dict[str, str]:
     return lost
 
 
-def _parse_spec(raw: object, label: str, problems: list[Problem]) -> ModelSpec | None:
+def _parse_spec(raw: object, label: str, *, problems: list[Problem]) -> ModelSpec | None:
     """The spec, or None after adding to ``problems``."""
     if not isinstance(raw, Mapping):
         allowed = "an object of keys and values" if raw is not None else "it is required"
@@ -140,7 +140,7 @@ def _parse_spec(raw: object, label: str, problems: list[Problem]) -> ModelSpec |
     try:
         return ModelSpec.model_validate(_without_nulls(plain_value(raw, label=label)))
     except ValidationError as error:
-        problems.extend(problems_of(error, "spec", lambda path: _FIELDS.get(re.sub(r"\[\d+\]", "[]", path), ())))
+        problems.extend(problems_of(error, "spec", known=lambda path: _FIELDS.get(re.sub(r"\[\d+\]", "[]", path), ())))
     return None
 
 

@@ -49,7 +49,7 @@ def parse_source(uri: str) -> Source:
         raise SourceError(f"source {uri!r}: {scheme}:// is not supported yet; what works is {FORMS}")
     if match is None or scheme not in SCHEMES:
         raise SourceError(f"source {uri!r} is not understood; what works is {FORMS}")
-    _check_root(uri, scheme, match["root"])
+    _check_root(uri, scheme, root=match["root"])
     path = PurePosixPath("/" if scheme == "file" else "", _checked_path(uri, match["path"]))
     return Source(uri=uri, scheme=scheme, root=match["root"], path=path)
 
@@ -66,7 +66,7 @@ def locate(source: Source, pvc_root: Path = Path("/weights")) -> Path:
     return _in_package(source)
 
 
-def _check_root(uri: str, scheme: str, root: str) -> None:
+def _check_root(uri: str, scheme: str, *, root: str) -> None:
     if scheme == "file" and root:
         raise SourceError(f"source {uri!r}: a file has no host; write file:///{root}/...")
     if scheme == "package" and not _PACKAGE.fullmatch(root):

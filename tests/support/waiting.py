@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ INTERVAL = 0.01
 
 
 def until(
-    condition: Callable[[], T], timeout: float = 10.0, *, what: str = "the condition", interval: float = INTERVAL
+    condition: Callable[[], T | None], timeout: float = 10.0, *, what: str = "the condition", interval: float = INTERVAL
 ) -> T:
     """The first true result of ``condition``, asked again and again; AssertionError after ``timeout`` seconds.
 
@@ -34,7 +34,18 @@ def until(
         time.sleep(interval)
 
 
-async def auntil(condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, *, what: str = "the condition") -> T:
+@overload
+async def auntil(
+    condition: Callable[[], Awaitable[T | None]], timeout: float = 10.0, *, what: str = "the condition"
+) -> T: ...
+@overload
+async def auntil(condition: Callable[[], T | None], timeout: float = 10.0, *, what: str = "the condition") -> T: ...
+async def auntil(
+    condition: Callable[[], T | None] | Callable[[], Awaitable[T | None]],
+    timeout: float = 10.0,
+    *,
+    what: str = "the condition",
+) -> T:
     """``until`` for coroutines: the condition is a plain function or an async one, and the loop goes on meanwhile."""
     deadline = time.monotonic() + timeout
     while True:
