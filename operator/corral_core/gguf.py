@@ -34,7 +34,7 @@ MAX_TENSOR_NAME = 255
 MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 1 << 24
 """Elements of one array of numbers."""
-MAX_TEXTS = 1 << 22
+MAX_TEXTS = 1 << 21
 """Texts in all arrays together (vocabulary and merges are below a million); bounds the time of the walk."""
 MAX_NESTING = 2
 MAX_HEADER = 256 << 20
@@ -212,6 +212,9 @@ class _Parser:
         if scalar is None:
             self._spend(count, what)
         if key in self._keep or self._keeps(count):
+            if scalar is not None:
+                numbers = self._window.take(count * scalar.size, what)
+                return Array(count, tuple(value for (value,) in scalar.iter_unpack(numbers)))
             return Array(count, tuple(self._value(key, kind, depth=depth + 1) for _ in range(count)))
         if scalar is not None:
             self._window.skip(count * scalar.size, what)
