@@ -18,6 +18,7 @@ from corral_core.names import canonical
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.directory import Endpoint, Entry
+from corral_server.gateway.serving import uvicorn_config
 from tests.support.fake_upstream import Behaviour, FakeUpstream, fake_upstream
 from tests.support.waiting import auntil
 
@@ -143,25 +144,18 @@ def raw_request(
 
 @asynccontextmanager
 async def running_gateway(
-    directory: MemoryDirectory, *, drain: float = 10.0, host: str = "0.0.0.0", **settings: object
+    directory: MemoryDirectory, *, drain: float = 10.0, plain: bool = False, host: str = "0.0.0.0", **settings: object
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends, then drains.
 
-    ``host`` is only what the gateway believes it is bound to: it decides about the Host check.
+    ``host`` is only what the gateway believes it is bound to: it decides about the Host check. With ``plain`` it runs
+    under uvicorn's own protocol instead of the gateway's.
     """
-    gateway = Gateway(directory, GatewayConfig(host=host, **settings))  # type: ignore[arg-type]  # named by the test
-    config = uvicorn.Config(
-        gateway,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=int(drain),
-    )
+    settled = GatewayConfig(host=host, drain_timeout=drain, **settings)  # type: ignore[arg-type]  # named by the test
+    gateway = Gateway(directory, settled)
+    config = uvicorn_config(gateway, settled)
+    if plain:
+        config.http = "httptools"
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(config)
     port = listener.getsockname()[1]

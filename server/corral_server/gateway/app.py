@@ -18,6 +18,7 @@ from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.cors import FORBIDDEN, NO_HEADERS, Origins, host_allowed, is_loopback
 from corral_server.gateway.directory import Directory
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
+from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
 from corral_server.gateway.routes import Handler, Routes
 from corral_server.gateway.routing.dispatch import Dispatcher, ModelGone
@@ -26,6 +27,7 @@ from corral_server.gateway.unload import is_unload, unload
 from corral_server.gateway.upstream import Pool
 from corral_server.wire.errors import ApiError
 
+_NOTHING: dict[str, Exchange] = {}
 _MANAGED = "models are managed as Model resources here: apply or delete a Model instead"
 
 
@@ -66,6 +68,7 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
         request = Request(scope["method"], scope["path"], scope["query_string"], headers, receive, send, NO_HEADERS)
+        request.exchange = scope.get("extensions", _NOTHING).get("corral.exchange")
         try:
             answer = self._admit(request)
             if answer is None:

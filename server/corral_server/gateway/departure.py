@@ -1,7 +1,7 @@
-"""Notices that a client left, at no cost for answers that come at once.
+"""Notices that a client left, and then cancels the request's own task, as ``asyncio.timeout`` does for time.
 
-While a request waits or streams, a small task listens for the disconnect and cancels the request's own task, as
-``asyncio.timeout`` does for time. It is started only after ``GRACE``: most answers are there before.
+The gateway's own server says so directly. Under any other ASGI server a small task listens for the disconnect; it is
+started only after ``GRACE``, because most answers are there before.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Receive
 
 GRACE = 0.02
@@ -16,33 +17,42 @@ GRACE = 0.02
 
 
 class Departure:
-    """``with Departure(receive):`` the body of the request was read; the block ends early when the client leaves.
+    """``with Departure(receive, exchange):`` the body was read; the block ends early when the client leaves.
 
-    Inside the block the departure is an ``asyncio.CancelledError``; it does not get out. ``left`` tells.
+    ``exchange`` is None under a server that is not the gateway's own. Inside the block the departure is an
+    ``asyncio.CancelledError``; it does not get out. ``left`` tells.
     """
 
-    __slots__ = ("_receive", "_task", "_timer", "_watcher", "left")
+    __slots__ = ("_exchange", "_receive", "_task", "_timer", "_watcher", "left")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, exchange: Exchange | None) -> None:
         self._receive = receive
+        self._exchange = exchange
         self.left = False
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Departure:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(GRACE, self.watch)
+        if self._exchange is None:
+            self._timer = asyncio.get_running_loop().call_later(GRACE, self._watch)
+        else:
+            self._exchange.on_leave = self._leave
+            if self._exchange.gone:
+                self._leave()
         return self
 
-    def watch(self) -> None:
-        """Listens from now on."""
-        self._timer.cancel()
+    def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._listen())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._timer.cancel()
+        if self._exchange is not None:
+            self._exchange.on_leave = None
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         if kind is asyncio.CancelledError and self.left and self._task is not None:
@@ -52,6 +62,9 @@ class Departure:
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
         self.left = True
         if self._task is not None:
             self._task.cancel()

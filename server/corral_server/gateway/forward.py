@@ -55,11 +55,9 @@ class Forwarder:
         Raises ApiError or ModelGone when it never got to one; every later failure is answered here.
         """
         ticket = self._dispatcher.enter(entry)
-        departure = Departure(request.receive)
+        departure = Departure(request.receive, request.exchange)
         try:
             with departure:
-                if ticket.waiting:
-                    departure.watch()
                 await self._run(request, ticket, [_head_of(request, len(body)), body])
         finally:
             self._dispatcher.close(ticket)

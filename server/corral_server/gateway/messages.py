@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corral_server.wire.errors import error_body
+
+if TYPE_CHECKING:
+    from corral_server.gateway.front.exchange import Exchange
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,7 +28,7 @@ TEXT_TYPE = b"text/plain; charset=utf-8"
 @dataclass(slots=True)
 class Request:
     """What handlers get. ``path`` is decoded; ``extra`` are headers that every answer to this request carries;
-    ``started`` is set once an answer has begun."""
+    ``exchange`` is there under the gateway's own server; ``started`` is set once an answer has begun."""
 
     method: str
     path: str
@@ -34,6 +37,7 @@ class Request:
     receive: Receive
     send: Send
     extra: Headers
+    exchange: Exchange | None = None
     started: bool = False
 
     def header(self, name: bytes) -> bytes:

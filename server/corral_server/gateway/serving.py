@@ -12,6 +12,7 @@ import uvicorn
 
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.front.connection import FrontConnection
 
 IDLE_LIMIT = 75
 """Seconds that a client's idle connection is kept."""
@@ -25,7 +26,7 @@ def uvicorn_config(gateway: Gateway, config: GatewayConfig) -> uvicorn.Config:
         host=config.host,
         port=config.port,
         loop="uvloop",
-        http="httptools",
+        http=FrontConnection,
         ws="none",
         lifespan="on",
         log_config=None,

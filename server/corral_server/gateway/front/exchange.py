@@ -1,0 +1,211 @@
+"""One request and its response, as the ASGI application sees them.
+
+The head of the response is kept until the first piece of its body, so that both go out in one write. A response whose
+length is not known is chunked, or ends with the connection for HTTP/1.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from corral_server.gateway.messages import Headers, Message, Scope
+
+if TYPE_CHECKING:
+    from corral_server.gateway.front.connection import FrontConnection
+
+READ_AHEAD = 64 * 1024
+"""Bytes of a request's body that are kept before the client has to wait for the application."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
+_DISCONNECT: Message = {"type": "http.disconnect"}
+
+
+class Exchange:
+    """``on_leave`` is called when the client leaves before the response is finished."""
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_connection",
+        "_delivered",
+        "_head",
+        "_left_over",
+        "_size",
+        "_waiter",
+        "bodiless",
+        "complete",
+        "expects",
+        "finished",
+        "gone",
+        "headers",
+        "keep_alive",
+        "old",
+        "on_leave",
+        "scope",
+        "started",
+    )
+
+    def __init__(self, connection: FrontConnection) -> None:
+        self._connection = connection
+        self.headers: Headers = []
+        self.scope: Scope = {}
+        self.complete = False
+        self.started = False
+        self.finished = False
+        self.gone = False
+        self.keep_alive = True
+        self.expects = False
+        self.old = False
+        self.bodiless = False
+        self.on_leave: Callable[[], None] | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._delivered = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: bytes | None = None
+        self._chunked = False
+        self._left_over = 0
+
+    # What the connection tells
+
+    def feed(self, data: bytes) -> None:
+        self._body.append(data)
+        self._size += len(data)
+        if self._size > READ_AHEAD:
+            self._connection.pause_reading()
+        self._wake()
+
+    def end(self) -> None:
+        """The request is complete."""
+        self.complete = True
+        self._wake()
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.gone = True
+        self._wake()
+        if self.on_leave is not None and not self.finished:
+            self.on_leave()
+
+    # ASGI
+
+    async def receive(self) -> Message:
+        if self.expects and not self.started and not self.complete:
+            self._connection.write(CONTINUE)
+        self.expects = False
+        while not (self.gone or self.finished):
+            if self._body or (self.complete and not self._delivered):
+                return self._take()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return _DISCONNECT
+
+    def _take(self) -> Message:
+        pieces = self._body
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._body = []
+        self._delivered = self.complete
+        if self._size > READ_AHEAD:
+            self._connection.resume_reading()
+        self._size = 0
+        return {"type": "http.request", "body": body, "more_body": not self.complete}
+
+    async def send(self, message: Message) -> None:
+        connection = self._connection
+        if connection.choked is not None and not self.gone:
+            await connection.choked
+        if self.gone:
+            return
+        if message["type"] == "http.response.start":
+            self._head = self._start(message["status"], message.get("headers", ()))
+            return
+        body: bytes = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        head = self._head
+        if head is None:
+            raise RuntimeError("a response begins with its start and ends once")
+        if not self.bodiless:
+            if self._chunked:
+                body = _framed(body, more)
+            else:
+                self._count(len(body), more)
+            head = head + body if head else body
+        self._head = b""
+        if head:
+            connection.write(head)
+        if not more:
+            self._head = None
+            self.finished = True
+            self._wake()
+            connection.finished(self)
+
+    def _start(self, status: int, headers: Headers) -> bytes:
+        if self.started:
+            raise RuntimeError("the response has begun already")
+        self.started = True
+        parts = [STATUS_LINES[status]]
+        length, lines = -1, 1
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                continue
+            parts += (name, b": ", value, b"\r\n")
+            lines += 1
+        if status in (204, 304) or self.scope["method"] == "HEAD":
+            self.bodiless = True
+        elif length >= 0:
+            self._left_over = length
+        elif self.old:
+            self._left_over = -1
+            self.keep_alive = False
+        else:
+            self._chunked = True
+            parts.append(b"transfer-encoding: chunked\r\n")
+            lines += 1
+        if not self.complete:
+            self.keep_alive = False
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n\r\n")
+        else:
+            parts.append(b"connection: keep-alive\r\n\r\n" if self.old else b"\r\n")
+            lines -= not self.old
+        head = b"".join(parts)
+        if head.count(b"\n") != lines + 2 or head.count(b"\r") != lines + 2:
+            raise RuntimeError("a header of the response holds a line break")
+        return head
+
+    def _count(self, size: int, more: bool) -> None:
+        """A response that is longer or shorter than it said would be read as another one."""
+        if self._left_over < 0:
+            return
+        self._left_over -= size
+        if self._left_over < 0 or (not more and self._left_over):
+            raise RuntimeError("the response's body has not the length that its head says")
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _framed(body: bytes, more: bool) -> bytes:
+    if not body:
+        return b"" if more else b"0\r\n\r\n"
+    return b"%x\r\n%b\r\n" % (len(body), body) if more else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
