@@ -33,6 +33,7 @@ class Lease:
         self._clock = clock
         self._renewed: float | None = None
         self._foreign: tuple[str, float] | None = None
+        self._failing = False
 
     def held(self) -> bool:
         """Whether nobody else can be acting."""
@@ -80,8 +81,11 @@ class Lease:
             async with asyncio.timeout(self._config.duration / 3):
                 taken = await self._take()
         except (KubeError, TimeoutError) as error:
-            log.warning("the lease could not be written", extra={"error": str(error) or "no answer in time"})
+            if not self._failing:
+                log.warning("the lease could not be written", extra={"error": str(error) or "no answer in time"})
+            self._failing = True
             return False
+        self._failing = False
         if taken:
             self._renewed = asked
             self._foreign = None

@@ -31,4 +31,5 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)  # every try of every watch in an outage
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # signals are ours: it runs in a thread

@@ -7,7 +7,6 @@ last; afterwards everything is brought up to date.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,8 +22,6 @@ from corral_server.gateway.kube.client import connect
 from corral_server.gateway.kube.demand import Demands, Target
 from corral_server.gateway.kube.entries import MODEL_LABEL, entry_of, model_key, model_of
 from corral_server.gateway.kube.reflector import Reflector, Source
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ tried again; an entry that cannot be withdrawn stops counting by itself, since n
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,9 +15,8 @@ from typing import Protocol
 from corral_core.demand import RENEW_EVERY, DemandEntry, field_manager
 from corral_core.jsonfields import Json
 from corral_core.model import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from corral_server.gateway import log
 from corral_server.gateway.kube.client import KubeError, NotFound
-
-log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 LAST_WORDS = 2.0
@@ -80,7 +78,8 @@ class Demands:
                 except NotFound:
                     waiting = 0
                 except KubeError as error:
-                    log.warning("demand could not be written", extra={"model": key, "error": str(error)})
+                    if pause == _FIRST_PAUSE:
+                        log.event("demand_not_written", model=key, error=str(error))
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
                     continue

@@ -7,15 +7,13 @@ not possible any more, everything is listed anew.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from corral_core.jsonfields import Json, text
+from corral_server.gateway import log
 from corral_server.gateway.kube.client import KubeError, Unreachable
-
-log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -44,6 +42,7 @@ class Reflector:
         self._objects: dict[str, Json] = {}
         self._version = ""
         self._pause = _FIRST_PAUSE
+        self._answers = True
         self.listed = False
 
     @property
@@ -58,10 +57,12 @@ class Reflector:
                     await self._list()
                 await self._watch()
             except Unreachable as error:
-                log.warning("the API server does not answer", extra={"error": str(error)})
+                if self._answers:
+                    log.event("api_server_away", path=self._path, error=str(error))
+                self._answers = False
             except KubeError as error:
                 self._version = ""
-                log.info("listing anew", extra={"error": str(error)})
+                log.event("listing_anew", path=self._path, reason=str(error))
             await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the load, keeps no secret
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
@@ -74,13 +75,20 @@ class Reflector:
             self._set(key, item)
         self._version = version
         self.listed = True
+        self._heard()
 
     async def _watch(self) -> None:
         async for kind, item in self._source.watch(self._path, self._version, selector=self._selector):
-            self._pause = _FIRST_PAUSE
+            self._heard()
             self._version = text(item, "metadata", "resourceVersion") or self._version
             if kind != "BOOKMARK":
                 self._set(_key(item), None if kind == "DELETED" else item)
+
+    def _heard(self) -> None:
+        self._pause = _FIRST_PAUSE
+        if not self._answers:
+            log.event("api_server_back", path=self._path)
+        self._answers = True
 
     def _set(self, key: str, item: Json | None) -> None:
         before = self._objects.get(key)
