@@ -14,6 +14,7 @@ import sys
 import uvicorn
 import uvloop
 
+from corral_core import jsonlog
 from corral_core.errors import CorralError
 from corral_server.gateway import log
 from corral_server.gateway.app import Gateway
@@ -24,7 +25,7 @@ from corral_server.gateway.serving import uvicorn_config
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT, then drains; exit code 0 after a drain, 1 when the settings are refused."""
-    log.configure()
+    jsonlog.configure()
     signal.signal(signal.SIGTERM, _noted)  # uvicorn raises the signal again when it has drained
     signal.signal(signal.SIGINT, _noted)
     try:

@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from corral_core import jsonlog
 from corral_core.errors import CorralError
 from corral_server.runner import log
 from corral_server.runner.app import create_app
@@ -131,7 +132,7 @@ class Runner:
 
 def main() -> None:
     """Entry point of ``corral-runner``."""
-    log.configure()
+    jsonlog.configure()
     termination_log = termination_log_of(os.environ)
     try:
         config = from_environment()
