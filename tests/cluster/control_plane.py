@@ -1,4 +1,4 @@
-"""A Kubernetes control plane of child processes: etcd, API server, controllers and scheduler, on loopback.
+"""A Kubernetes control plane of child processes: etcd, API server, controllers and scheduler.
 
 Everything it writes lies in one folder of the run. Users are tokens: ``admin`` may do everything, the controllers
 and the scheduler have the rights that Kubernetes itself gives them. The API server is ended before etcd, because it
@@ -26,22 +26,28 @@ _USERS = {
     "system:kube-scheduler": "",
 }
 _START = 90.0
+_LOOPBACK = "127.0.0.1"
 
 
 class ControlPlane:
     """``start`` once, ``stop`` once; between them the API server may be stopped and started at will."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(
+        self, programs: Path, folder: Path, *, address: str = _LOOPBACK, users: Mapping[str, str] | None = None
+    ) -> None:
+        """``address`` is where the API server listens; ``users`` are further ones, each with its group."""
         self._programs = programs
         self._folder = folder
-        self._tokens = {user: secrets.token_hex(16) for user in _USERS}
+        self._address = address
+        self._users = _USERS | dict(users or {})
+        self._tokens = {user: secrets.token_hex(16) for user in self._users}
         self._port, self._etcd_port, self._peer_port = free_ports(3)
         self._children: dict[str, Child] = {}
 
     @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
-        return self._folder / "admin.kubeconfig"
+        return self.kubeconfig_of("admin")
 
     @property
     def children(self) -> list[Child]:
@@ -88,7 +94,7 @@ class ControlPlane:
         authority = self._folder / "certs" / "apiserver.crt"
         if not authority.exists():
             return False
-        request = urllib.request.Request(f"https://127.0.0.1:{self._port}/readyz")
+        request = urllib.request.Request(f"https://{self._address}:{self._port}/readyz")
         request.add_header("Authorization", f"Bearer {self._tokens['admin']}")
         try:
             context = ssl.create_default_context(cafile=authority)
@@ -104,12 +110,12 @@ class ControlPlane:
             check=True,
             timeout=60,
         )
-        lines = [f'{self._tokens[user]},{user},{user},"{group}"\n' for user, group in _USERS.items()]
+        lines = [f'{self._tokens[user]},{user},{user},"{group}"\n' for user, group in self._users.items()]
         (self._folder / "tokens.csv").write_text("".join(lines))
-        for user in _USERS:
-            self._kubeconfig(user).write_text(self._kubeconfig_text(user))
+        for user in self._users:
+            self.kubeconfig_of(user).write_text(self._kubeconfig_text(user))
 
-    def _kubeconfig(self, user: str) -> Path:
+    def kubeconfig_of(self, user: str) -> Path:
         return self._folder / f"{user.rpartition(':')[2]}.kubeconfig"
 
     def _kubeconfig_text(self, user: str) -> str:
@@ -117,7 +123,7 @@ class ControlPlane:
         return (
             "apiVersion: v1\nkind: Config\ncurrent-context: test\n"
             "clusters: [{name: test, cluster: "
-            f'{{server: "https://127.0.0.1:{self._port}", certificate-authority: "{authority}"}}}}]\n'
+            f'{{server: "https://{self._address}:{self._port}", certificate-authority: "{authority}"}}}}]\n'
             f'users: [{{name: "{user}", user: {{token: "{self._tokens[user]}"}}}}]\n'
             f'contexts: [{{name: test, context: {{cluster: test, user: "{user}"}}}}]\n'
         )
@@ -140,9 +146,11 @@ class ControlPlane:
             "etcd-servers": f"http://127.0.0.1:{self._etcd_port}",
             "cert-dir": self._folder / "certs",
             "secure-port": self._port,
-            "bind-address": "127.0.0.1",
-            "advertise-address": "127.0.0.1",
-            "endpoint-reconciler-type": "none",  # EndpointSlices refuse loopback, where this API server is
+            "bind-address": self._address,
+            "advertise-address": self._address,
+            # EndpointSlices refuse loopback
+            "endpoint-reconciler-type": "none" if self._address == _LOOPBACK else "lease",
+            "kubelet-preferred-address-types": "InternalIP",
             "service-cluster-ip-range": "10.96.0.0/16",
             "service-account-issuer": "https://kubernetes.default.svc",
             "service-account-key-file": key,
@@ -161,7 +169,7 @@ class ControlPlane:
 
     def _common(self, user: str) -> dict[str, str | int | Path]:
         """``secure-port`` 0: nobody asks these for their health, and the ports would clash with another run's."""
-        return {"kubeconfig": self._kubeconfig(user), "leader-elect": "false", "secure-port": 0}
+        return {"kubeconfig": self.kubeconfig_of(user), "leader-elect": "false", "secure-port": 0}
 
 
 def missing() -> str | None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGTERM
 
-from tests.cluster.api import Api, Object, at
+from tests.cluster.api import Api, Object, at, condition
 from tests.cluster.children import Child, minimal_environment
 from tests.cluster.workspace import Workspace
 
@@ -25,6 +25,9 @@ ADDRESS = "test.corral.dev/address"
 PORT = 8080
 _PROBE_TIMEOUT = 1.0
 _MAX_BACKOFF = 8.0
+_SETTLING = 2.0
+"""Seconds in which a status that was written comes back through the watch."""
+
 _MESSAGE_BYTES = 4096
 
 
@@ -47,6 +50,7 @@ class PodProcess:
         self._terminate_at: float | None = None
         self._kill_at = 0.0
         self._reported: Object | None = None
+        self._reported_at = 0.0
 
     @property
     def path(self) -> str:
@@ -140,7 +144,10 @@ class PodProcess:
         self._kill_at = now + (2.0 if self.gone else _number(grace))
 
     def _report(self, *, ready: bool, state: Object, last: Object | None = None, restarts: int | None = None) -> None:
-        """Writes the pod's status when it differs from what was written last, and KWOK has made the pod run."""
+        """Writes the pod's status, once KWOK has made the pod run, when it is another than what was written last.
+
+        Others write it too (a node whose lease ran out takes its pods' readiness with it), so what is there counts.
+        """
         if not at(self.pod, "status", "podIP"):
             return
         container = at(self.pod, "spec", "containers", 0)
@@ -154,16 +161,17 @@ class PodProcess:
             "state": state,
             "lastState": last or at(self._reported, "lastState") or {},
         }
-        if of_container == self._reported:
-            return
         word = "True" if ready else "False"
+        settled = time.monotonic() > self._reported_at + _SETTLING
+        if of_container == self._reported and (condition(self.pod, "Ready").get("status") == word or not settled):
+            return
         conditions = [
             {"type": kind, "status": word, "lastTransitionTime": _now()} for kind in ("Ready", "ContainersReady")
         ]
         body: Object = {"status": {"conditions": conditions, "containerStatuses": [of_container]}}
         content = "application/strategic-merge-patch+json"
         self._api.request("PATCH", f"{self.path}/status", body=body, content=content)
-        self._reported = of_container
+        self._reported, self._reported_at = of_container, time.monotonic()
 
 
 def container_command(pod: Object) -> list[str]:

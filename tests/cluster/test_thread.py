@@ -53,6 +53,20 @@ def test_a_warm_model_answers_at_once_and_says_until_when_it_stays(corral: Insta
     assert [model.model for model in running] == ["warm:latest"]
 
 
+def test_warm_traffic_writes_nothing_to_the_api_server(corral: Installation) -> None:
+    corral.start_operator()
+    gateway = corral.start_gateway()
+    corral.add("quiet")
+    corral.ask(gateway, "quiet").result(WAKE)
+    corral.wait_phase("quiet", "Ready")
+    until(lambda: at(corral.model("quiet"), "status", "expiresAt"), 15, what="status.expiresAt", interval=LOOK)
+    until(lambda: corral.demand("quiet") == 0, 15, what="the end of the demand", interval=LOOK)
+    before = at(corral.model("quiet"), "metadata", "resourceVersion")
+    for _ in range(10):
+        corral.ask(gateway, "quiet", tokens=2).result(10)
+    assert at(corral.model("quiet"), "metadata", "resourceVersion") == before
+
+
 def test_an_unload_request_sends_the_model_to_zero(corral: Installation) -> None:
     corral.start_operator()
     gateway = corral.start_gateway()
