@@ -33,7 +33,7 @@ ENDLESS = "root ::= [a-z ] root"
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[LlamaEngine]:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=4, batch=128))
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=4, batch=128, threads=1))
     yield engine
     engine.close()
 
@@ -41,7 +41,7 @@ def engine() -> Iterator[LlamaEngine]:
 @pytest.fixture
 def single() -> Iterator[LlamaEngine]:
     """An engine of one slot."""
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=1, batch=64))
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=1, batch=64, threads=1))
     yield engine
     engine.close()
 
@@ -346,7 +346,7 @@ def test_a_cache_without_room_takes_it_from_idle_slots(engine: LlamaEngine, monk
 
 
 def test_closing_fails_what_runs_and_what_waits() -> None:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=1))
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=1, threads=1))
 
     async def scenario() -> list[object]:
         endless = Task(chat(engine, "Count."), GREEDY, grammar=ENDLESS)
@@ -367,7 +367,7 @@ def test_loading_reports_its_progress_and_its_size() -> None:
         shares.append(share)
         return True
 
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=2), progress=note)
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=2, threads=1), progress=note)
     try:
         assert shares == sorted(shares)
         assert shares[-1] == 1.0
@@ -380,7 +380,7 @@ def test_loading_reports_its_progress_and_its_size() -> None:
 
 
 def test_the_context_is_held_to_what_the_model_was_trained_for() -> None:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=10**6, slots=1))
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=10**6, slots=1, threads=1))
     try:
         assert engine.context_length == 2048 or engine.context_length == 8192
     finally:

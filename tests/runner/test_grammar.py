@@ -19,7 +19,7 @@ HOT = Sampling(temperature=3.0, top_k=0, top_p=1.0, seed=1)
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[LlamaEngine]:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=1024, slots=1))
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=1024, slots=1, threads=1))
     yield engine
     engine.close()
 

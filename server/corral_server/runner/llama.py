@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from corral_server.runner.generation import EngineFailed, InvalidGrammar, LoadFailed
+from corral_server.runner.threads import spin_briefly
 
 log = logging.getLogger("corral.runner.llama")
 
@@ -75,6 +76,7 @@ def _captured_log() -> Iterator[list[tuple[int, str]]]:
 @functools.cache
 def initialize() -> str:
     """Loads the compute backends once; returns the file name of the CPU kernels in use."""
+    spin_briefly()
     C.llama_log_set(_on_log, ctypes.c_void_p(0))
     package = Path(C.__file__).parent
     ggml = ctypes.CDLL(str(next(p for n in ("libggml.so.0", "libggml.so") if (p := package / "lib" / n).exists())))
@@ -286,9 +288,10 @@ class LlamaContext:
         """Samples from the logits of batch entry ``index`` and tells the sampler what was chosen."""
         return int(C.llama_sampler_sample(sampler.handle, self._context, index))
 
-    def logits(self, index: int) -> Any:
-        """``float*`` of ``vocab_size`` logits, valid until the next decode."""
-        return C.llama_get_logits_ith(self._context, index)
+    def logits(self, index: int) -> memoryview:
+        """The bits of ``vocab_size`` float32 logits as int32, valid until the next decode."""
+        address = ctypes.addressof(C.llama_get_logits_ith(self._context, index).contents)
+        return memoryview((ctypes.c_float * self.vocab_size).from_address(address)).cast("B").cast("i")
 
     def close(self) -> None:
         if self._context:

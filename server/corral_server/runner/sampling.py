@@ -6,14 +6,18 @@ chosen again among the allowed. What always holds: the grammar is only told toke
 
 from __future__ import annotations
 
-import importlib
+import ctypes
 import math
 import secrets
-from typing import Any, Protocol
+from array import array
+from typing import Protocol
 
 from corral_server.runner.generation import InvalidGrammar, Sampling, Task
 from corral_server.runner.llama import LlamaContext, LlamaModel, Sampler, link
 
+_WORDS = 3
+_MINUS_INFINITY = -0x800000
+"""The bits of float32's minus infinity, read as int32."""
 _GREEDY_BELOW = 1e-3
 """Temperatures below this choose the likeliest token anyway, and dividing by them overflows."""
 
@@ -120,38 +124,39 @@ class GrammarChooser:
 
 
 class CandidateArray:
-    """``llama_token_data`` for every token, in memory of its own. numpy is imported when the first grammar comes."""
+    """``llama_token_data`` (id int32, logit float32, p float32) for every token, as int32 words: bits are copied."""
 
     def __init__(self, size: int) -> None:
-        numpy = importlib.import_module("numpy")
-        self._isfinite = numpy.isfinite
-        self._as_array = numpy.ctypeslib.as_array
-        self._ids = numpy.arange(size, dtype=numpy.int32)
-        self._data: Any = numpy.zeros(size, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+        self._memory = (ctypes.c_int32 * (_WORDS * size))()
+        self._words = memoryview(self._memory).cast("B").cast("i")
+        self._ids = memoryview(array("i", range(size)))
         self._size = size
 
     @property
     def address(self) -> int:
-        return int(self._data.ctypes.data)
+        return ctypes.addressof(self._memory)
 
     def __len__(self) -> int:
         return self._size
 
-    def fill(self, logits: object) -> None:
-        """Copies ``float*`` logits of every token."""
-        self._size = len(self._data)
-        self._data["id"] = self._ids
-        self._data["logit"] = self._as_array(logits, (self._size,))
+    def fill(self, logits: memoryview) -> None:
+        """Every token with its logit, given as the bits of float32 in int32."""
+        self._size = len(self._ids)
+        self._words[0::_WORDS] = self._ids
+        self._words[1::_WORDS] = logits
 
     def drop_impossible(self) -> int:
         """Leaves only the tokens that still have a chance, and returns their number; samplers divide by their sum."""
-        left = self._data[self._isfinite(self._data["logit"])]
+        ids, logits = self._words[0::_WORDS].tolist(), self._words[1::_WORDS].tolist()
+        left = [at for at, bits in enumerate(logits) if bits != _MINUS_INFINITY]
         self._size = len(left)
-        self._data[: self._size] = left
+        self._words[0 : _WORDS * self._size : _WORDS] = memoryview(array("i", [ids[at] for at in left]))
+        self._words[1 : _WORDS * self._size : _WORDS] = memoryview(array("i", [logits[at] for at in left]))
         return self._size
 
     def set(self, token: int) -> None:
-        self._data[0] = (token, 0.0, 0.0)
+        """Only this token, with logit 0."""
+        self._words[0], self._words[1], self._size = token, 0, 1
 
     def possible(self, index: int) -> bool:
-        return bool(self._isfinite(self._data["logit"][index]))
+        return bool(self._words[_WORDS * index + 1] != _MINUS_INFINITY)
