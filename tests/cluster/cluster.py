@@ -36,6 +36,7 @@ class Cluster:
     nodes: Nodes
     control_plane: ControlPlane | None
     children: list[Callable[[], list[Child]]] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
 
     def kubectl(
         self, *arguments: str, input: str | None = None, check: bool = True
@@ -51,6 +52,7 @@ class Cluster:
         """A namespace in which pods can be made; at the end its Models are gone and it goes."""
         name = f"test-{uuid.uuid4().hex[:8]}"
         self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        self.namespaces.append(name)
         try:
             account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
             until(lambda: self.api.find(account), 30, what="the default service account", interval=0.05)
@@ -60,6 +62,15 @@ class Cluster:
             self.api.delete(models)
             until(lambda: not self.api.items(models), 30, what="the end of the Models", interval=0.05)
             self.api.delete(f"/api/v1/namespaces/{name}")
+
+    def close(self) -> None:
+        """Ends the nodes. On an existing cluster, which lives on, it waits for the end of what the tests made there."""
+        self.nodes.stop()
+        if self.control_plane is None:
+            until(self._empty, 120, what="the end of the tests' namespaces", interval=0.5)
+
+    def _empty(self) -> bool:
+        return all(self.api.find(f"/api/v1/namespaces/{name}") is None for name in self.namespaces)
 
 
 @contextmanager
@@ -75,8 +86,8 @@ def open_cluster(programs: Path) -> Iterator[Cluster]:
         kubeconfig = control_plane.kubeconfig if control_plane else Path(existing or "")
         api = Api(programs / "kubectl", kubeconfig)
         nodes = Nodes(api, programs=programs, kubeconfig=kubeconfig, folder=workspace.folder)
-        stack.callback(nodes.stop)
         cluster = Cluster(kubeconfig, programs, workspace, api, nodes, control_plane)
+        stack.callback(cluster.close)
         cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
         until(lambda: _established(api), 30, what="the CRD's establishment", interval=0.05)
         if control_plane is not None:

@@ -48,11 +48,17 @@ class Nodes:
         return condition(found, "Ready").get("status") == "True" and not at(found, "spec", "taints")
 
     def stop(self) -> None:
-        for name in list(self._names):
-            self.remove(name)
-        self.process.stop()
+        try:
+            for name in list(self._names):
+                self.remove(name)
+        finally:
+            self.process.stop()
 
     def remove(self, name: str) -> None:
+        """The node and its pods: nobody else would ever end them."""
+        for pod in self._api.items("/api/v1/pods", fieldSelector=f"spec.nodeName={name}"):
+            namespace, of_node = at(pod, "metadata", "namespace"), at(pod, "metadata", "name")
+            self._api.delete(f"/api/v1/namespaces/{namespace}/pods/{of_node}", gracePeriodSeconds=0)
         self._api.delete(f"/api/v1/nodes/{name}")
         self._names.remove(name)
 
