@@ -120,6 +120,15 @@ def test_demand_is_kept_as_a_level_and_wakes_the_planner() -> None:
     assert built.directory.wanted("default/llama") is None
 
 
+def test_a_wait_for_a_slot_of_a_warm_model_is_not_logged() -> None:
+    built = made()
+    built.runners.ready["default/llama"] = (ENDPOINT,)
+    built.directory.changed("default/llama")
+    built.directory.demand("default/llama", 1, 100.0)
+    built.directory.demand("default/llama", 0, None)
+    assert built.log.events("demand") == []
+
+
 def test_only_the_beginning_and_the_end_of_demand_are_logged() -> None:
     built = made()
     for waiting in (1, 2, 3):
@@ -163,6 +172,7 @@ def test_the_younger_of_two_models_with_one_name_is_refused_and_says_why() -> No
     assert "x:latest" in str(refused.failure)
     assert built.directory.refused("default/younger")
     assert [entry.key for entry in built.directory.entries()] == ["default/older"]
+    assert [event["model"] for event in built.log.events("name-refused")] == ["younger"]
 
 
 def test_a_removed_model_is_gone_and_its_subscribers_hear_of_it() -> None:

@@ -22,6 +22,7 @@ def test_files_and_the_yaml_files_of_folders_are_read(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(document("one") + "---\n" + document("two"))
     (tmp_path / "folder" / "three.yml").write_text(document("three"))
     (tmp_path / "folder" / "notes.txt").write_text("not a Model")
+    (tmp_path / "folder" / ".hidden.yaml").write_text(document("hidden"))
     assert keys(ModelFiles([tmp_path / "one.yaml", tmp_path / "folder"], tmp_path)) == ["one", "two", "three"]
 
 

@@ -51,16 +51,9 @@ def test_other_text_of_a_runner_is_shown_when_asked_for() -> None:
 def test_what_libraries_log_becomes_an_event() -> None:
     text = io.StringIO()
     handler = Bridge(EventLog(text, human=False))
-    handler.handle(
-        logging.makeLogRecord({"name": "uvicorn.error", "levelno": 30, "levelname": "WARNING", "msg": "odd"})
-    )
+    handler.handle(logging.makeLogRecord({"name": "uvicorn", "levelno": 30, "levelname": "WARNING", "msg": "odd"}))
     line = json.loads(text.getvalue())
-    assert (line["event"], line["level"], line["logger"], line["text"]) == (
-        "library",
-        "warning",
-        "uvicorn.error",
-        "odd",
-    )
+    assert (line["event"], line["level"], line["logger"], line["message"]) == ("log", "warning", "uvicorn", "odd")
 
 
 def test_a_reader_that_went_away_does_not_matter() -> None:

@@ -39,15 +39,11 @@ class RunnerConfig:
 
 @dataclass(frozen=True, slots=True)
 class LocalConfig:
-    """``shutdown_timeout`` is how long requests may go on after the first SIGTERM or Ctrl-C.
-
-    ``verbose`` shows what runners write beside their events.
-    """
+    """``verbose`` shows what runners write beside their events."""
 
     gateway: GatewayConfig
     policy: Policy
     runner: RunnerConfig
-    shutdown_timeout: float = 600.0
     verbose: bool = False
 
     @classmethod
@@ -71,7 +67,7 @@ class LocalConfig:
             load_timeout=load_timeout,
             pvc_root=Path(text_setting(environ, "CORRAL_PVC_ROOT", default="/weights")),
         )
-        return cls(gateway, policy, runner, shutdown_timeout=gateway.drain_timeout, verbose=_debug(environ))
+        return cls(gateway, policy, runner, verbose=_debug(environ))
 
 
 def _debug(environ: Mapping[str, str]) -> bool:

@@ -39,6 +39,7 @@ class LocalDirectory:
         self._entries: dict[str, Entry] = {}
         self._demand: dict[str, Demand] = {}
         self._draining: set[str] = set()
+        self._awaited: set[str] = set()
         self._subscribers: list[Callable[[str], None]] = []
         self._settled = False
 
@@ -69,11 +70,21 @@ class LocalDirectory:
         if waiting > 0 and oldest is not None:
             self._demand[key] = Demand(waiting, oldest)
         if (before is None) != (key not in self._demand):
-            self._log.event("demand", self._label(key), waiting=waiting, oldest=oldest)
+            self._say_demand(key, waiting, oldest)
         self._wake()
 
     def settled(self) -> bool:
         return self._settled
+
+    def _say_demand(self, key: str, waiting: int, oldest: float | None) -> None:
+        """The beginning of a wait for a runner, and its end; a wait for a slot of a warm one is everyday business."""
+        entry = self.get(key)
+        if waiting and entry is not None and not entry.endpoints:
+            self._awaited.add(key)
+        if key in self._awaited:
+            self._log.event("demand", self._label(key), waiting=waiting, oldest=oldest)
+        if not waiting:
+            self._awaited.discard(key)
 
     # The planner's side
 
@@ -81,7 +92,9 @@ class LocalDirectory:
         """These are the Models from now on."""
         before = self._listed
         self._listed = {listed.model.key: listed for listed in models}
-        self._refused = claims(listed.model for listed in models)
+        refused, self._refused = self._refused, claims(listed.model for listed in models)
+        for key in self._refused.keys() - refused.keys():
+            self._log.problem("name-refused", self._label(key), reason=self._refused[key])
         self._names = {}
         for listed in sorted(models, key=lambda listed: listed.model.key in self._refused):
             for name in listed.names:

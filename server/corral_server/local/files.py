@@ -104,15 +104,19 @@ class ModelFiles:
 
 
 def model_files(paths: Iterable[Path]) -> list[Path]:
-    """The files themselves, and the YAML files in the folders (not below them), each once."""
+    """The files themselves, and the YAML files in the folders (not below them, none that is hidden), each once."""
     files: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
-            inside = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
-            files.update(dict.fromkeys(inside))
-        else:
-            files[path] = None
+        files.update(dict.fromkeys(sorted(_inside(path)) if path.is_dir() else [path]))
     return list(files)
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        children = list(folder.iterdir())
+    except FileNotFoundError:
+        return []  # it was removed just now
+    return [child for child in children if child.suffix in SUFFIXES and child.name[0] != "." and child.is_file()]
 
 
 def _modified(path: Path) -> float:

@@ -69,10 +69,10 @@ class Bridge(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, object] = {"logger": record.name, "text": record.getMessage()}
+        fields: dict[str, object] = {"logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             fields["exception"] = logging.Formatter().formatException(record.exc_info)
-        self._log.write(record.created, record.levelname.lower(), "library", model="", fields=fields)
+        self._log.write(record.created, record.levelname.lower(), "log", model="", fields=fields)
 
 
 def _moment(value: object) -> float:

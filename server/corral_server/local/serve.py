@@ -20,6 +20,7 @@ import uvloop
 
 from corral_core.errors import CorralError
 from corral_server.gateway.app import Gateway
+from corral_server.gateway.serving import uvicorn_config
 from corral_server.local.config import LocalConfig
 from corral_server.local.controller import Controller
 from corral_server.local.directory import LocalDirectory
@@ -81,7 +82,7 @@ class _Serving:
         report(self._log, listing, None)
         self._directory.replace(listing.models)
         gateway = Gateway(self._directory, self._config.gateway)
-        server = _Server(_uvicorn_config(gateway, self._config), started=lambda: self._started(listener))
+        server = _Server(uvicorn_config(gateway, self._config.gateway), started=lambda: self._started(listener))
         with self._signals(server):
             async with self._supervisor:
                 await self._serve(server, listing, listener)
@@ -149,18 +150,3 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._tell()
-
-
-def _uvicorn_config(gateway: Gateway, config: LocalConfig) -> uvicorn.Config:
-    return uvicorn.Config(
-        gateway,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(config.shutdown_timeout),
-    )

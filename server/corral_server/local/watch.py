@@ -7,7 +7,7 @@ without one, so that a lost notification and weights that appear later do no har
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from watchfiles import awatch
@@ -24,13 +24,25 @@ async def watch(
     files: ModelFiles, log: EventLog, apply: Callable[[Listing], None], *, last: Listing, resync: float = RESYNC
 ) -> None:
     """Calls ``apply`` with every listing that differs from the one before; ``last`` is the one already applied."""
-    folders, pause = watched(files.paths), int(resync * 1000)
-    async for _ in awatch(*folders, recursive=False, rust_timeout=pause, yield_on_timeout=True, step=20):
+    async for _ in _looks(watched(files.paths), log, resync):
         listing = await asyncio.to_thread(files.read)
         if listing != last:
             report(log, listing, last)
             apply(listing)
             last = listing
+
+
+async def _looks(folders: list[Path], log: EventLog, resync: float) -> AsyncIterator[None]:
+    """One item whenever it is time to look: at a notification, and after ``resync`` seconds without one."""
+    pause = int(resync * 1000)
+    try:
+        async for _ in awatch(*folders, recursive=False, rust_timeout=pause, yield_on_timeout=True, step=20):
+            yield
+    except OSError as error:  # the system's limit of watches, or a file system without them
+        log.problem("watch-lost", reason=str(error), meaning=f"files are looked at every {resync:g} s")
+    while True:
+        await asyncio.sleep(resync)
+        yield
 
 
 def watched(paths: Iterable[Path]) -> list[Path]:
