@@ -115,10 +115,12 @@ class RunnerState:
         )
 
     async def watch(self) -> AsyncIterator[Activity]:
-        """The activity now, at every change (several within ``COALESCE`` as one), and at every heartbeat."""
-        while not self.closing:
-            changed = self._changed
+        """The activity now, at every change (several within ``COALESCE`` as one), every heartbeat, and at the end."""
+        while True:
+            changed, last = self._changed, self.closing
             yield self.activity()
+            if last:
+                return
             await asyncio.sleep(COALESCE)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT)
