@@ -36,7 +36,7 @@ from corral_core.names import canonical
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.directory import Endpoint, Entry
-from corral_server.gateway.serving import uvicorn_config
+from corral_server.gateway.serving import rest_collector, uvicorn_config
 
 PROXY_CORE, LOAD_CORE = 0, 1
 CHUNKS = 64
@@ -206,6 +206,7 @@ def serve(port: int, upstream_port: int) -> None:
     """The gateway as in production, over one Model whose runner is the upstream."""
     config = GatewayConfig(host="127.0.0.1", port=port, drain_timeout=1.0)
     server = uvicorn.Server(uvicorn_config(Gateway(OneModel(upstream_port), config), config))
+    rest_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve())
 

@@ -7,6 +7,7 @@ equal.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ GRAMMAR = (
 
 _NAME = re.compile(f"(?:(?:(?P<host>{_HOST})/)?(?P<namespace>{_NAMESPACE})/)?(?P<model>{_PART})(?::(?P<tag>{_PART}))?")
 _LOCAL = ":local"
+LONGEST = 700
+"""Characters; more than the grammar allows all parts together, so that what is remembered here stays small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,13 @@ def canonical(name: str) -> str:
 
     Raises InvalidName.
     """
+    if len(name) > LONGEST:
+        raise InvalidName(f"invalid model name: it has {len(name)} characters; it must be {GRAMMAR}")
+    return _canonical(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _canonical(name: str) -> str:
     return _parse_request(name).short.lower()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
+from collections.abc import Mapping
 
 from corral_server.gateway import metadata
 from corral_server.gateway.apis import APIS, SHOW, Api
@@ -93,6 +94,10 @@ class Gateway:
                 host = value
             elif name == b"origin":
                 origin = value
+            elif name == b"content-length":
+                request.length = value
+            elif name == b"connection":
+                request.connection = b",".join((request.connection, value)) if request.connection else value
         if origin:
             verdict = self._origins.check(request.method, origin, host)
             if isinstance(verdict, Answer):
@@ -119,9 +124,9 @@ class Gateway:
             raise ApiError(404, api.unknown.replace("{}", model)) from None
         return None
 
-    def _parse(self, api: Api, body: bytes) -> dict[str, object]:
+    def _parse(self, api: Api, body: bytes) -> Mapping[str, object]:
         limit = self._config.depth_limit
-        return dict(parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body))
+        return parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body)
 
     def _table(self) -> dict[str, dict[str, Handler]]:
         return {

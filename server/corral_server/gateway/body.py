@@ -30,7 +30,7 @@ class Gone(Exception):
 
 async def read_body(request: Request, limit: int) -> bytes:
     """All bytes of the body. Raises ApiError 413 above ``limit`` bytes, Gone when the client leaves."""
-    length = request.header(b"content-length")
+    length = request.length
     if length.isdigit() and int(length[:19]) > limit:
         raise _too_large(limit)
     message = await request.receive()
@@ -61,7 +61,7 @@ def parse_body(body: bytes, *, kind: str, depth_limit: int, empty: str) -> Mappi
     """
     check_shape(body, depth_limit)
     text = body.decode("utf-8", "replace")
-    start = _SPACE.match(text).end()  # type: ignore[union-attr]  # matches the empty text too
+    start = 0 if text.startswith("{") else _skip_space(text)
     if start == len(text):
         raise ApiError(400, empty)
     value = _decode(_DECODER, text, start)
@@ -70,6 +70,11 @@ def parse_body(body: bytes, *, kind: str, depth_limit: int, empty: str) -> Mappi
     if not isinstance(value, dict):
         raise ApiError(400, f"json: cannot unmarshal {go_kind(value)} into Go value of type api.{kind}")
     return value if _plain(value) else _folded(text, start)
+
+
+def _skip_space(text: str) -> int:
+    found = _SPACE.match(text)
+    return found.end() if found else 0
 
 
 def check_shape(body: bytes, depth_limit: int) -> None:
@@ -125,7 +130,8 @@ def _syntax_text(text: str, position: int) -> str:
 
 def _plain(data: dict[str, object]) -> bool:
     """Whether the keys mean the same to Python's dict and to Go's decoder: lower case, and no null among them."""
-    return None not in data.values() and all(key == key.lower() for key in data)
+    keys = "".join(data)
+    return None not in data.values() and keys == keys.lower()
 
 
 def _folded(text: str, start: int) -> dict[str, object]:

@@ -29,14 +29,16 @@ class Departure:
         self._receive = receive
         self._exchange = exchange
         self.left = False
+        self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Departure:
-        self._task = asyncio.current_task()
         if self._exchange is None:
+            self._task = asyncio.current_task()
             self._timer = asyncio.get_running_loop().call_later(GRACE, self._watch)
         else:
+            self._task = self._exchange.task
             self._exchange.on_leave = self._leave
             if self._exchange.gone:
                 self._leave()

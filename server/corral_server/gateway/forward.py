@@ -39,7 +39,7 @@ HOP_BY_HOP = frozenset(
     )
 )
 _NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-_COMMON_CONNECTION = (b"keep-alive", b"close", b"Keep-Alive", b"Close")
+_COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
 _STREAM_ENDS = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
 
 
@@ -90,7 +90,8 @@ class Forwarder:
 
     async def _ask(self, endpoint: Endpoint, message: list[bytes]) -> Connection:
         """Sends the request and waits for the beginning of the answer. Raises UpstreamError."""
-        connection = await self._pool.get(endpoint.host, endpoint.port)
+        pool = self._pool
+        connection = pool.take(endpoint.host, endpoint.port) or await pool.connect(endpoint.host, endpoint.port)
         try:
             connection.send(message)
             await connection.head()
@@ -188,9 +189,8 @@ def _head_of(request: Request, length: int) -> bytes:
         parts += (b"?", request.query)
     parts.append(b" HTTP/1.1\r\nhost: runner\r\n")
     lines = 2
-    for name, value in request.headers:
-        if name == b"connection" and value not in _COMMON_CONNECTION:
-            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
+    if request.connection not in _COMMON_CONNECTION:
+        dropped = dropped | {token.strip().lower() for token in request.connection.split(b",")}
     for name, value in request.headers:
         if name not in dropped:
             parts += (name, b": ", value, b"\r\n")

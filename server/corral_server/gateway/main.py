@@ -20,7 +20,7 @@ from corral_server.gateway import log
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.kube_directory import KubeSettings, open_directory
-from corral_server.gateway.serving import uvicorn_config
+from corral_server.gateway.serving import rest_collector, uvicorn_config
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
     try:
         config = GatewayConfig.from_environment(os.environ)
         settings = KubeSettings.from_environment(os.environ)
+        rest_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(config, settings))
     except CorralError as error:

@@ -27,8 +27,12 @@ TEXT_TYPE = b"text/plain; charset=utf-8"
 
 @dataclass(slots=True)
 class Request:
-    """What handlers get. ``path`` is decoded; ``extra`` are headers that every answer to this request carries;
-    ``exchange`` is there under the gateway's own server; ``started`` is set once an answer has begun."""
+    """What handlers get.
+
+    ``path`` is decoded; ``length`` is the Content-Length header, ``connection`` all Connection headers; ``extra`` are
+    headers that every answer to this request carries; ``exchange`` is there under the gateway's own server;
+    ``started`` is set once an answer has begun.
+    """
 
     method: str
     path: str
@@ -37,6 +41,8 @@ class Request:
     receive: Receive
     send: Send
     extra: Headers
+    length: bytes = b""
+    connection: bytes = b""
     exchange: Exchange | None = None
     started: bool = False
 

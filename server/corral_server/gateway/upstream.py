@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self.uses = 0
         self.closed = False
         self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._size = 0
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._has_head = self._framed = False
         self._busy = True
         self.uses += 1
-        self._sent_at = self._loop.time()
+        self._sent_at = self.loop.time()
         self._transport.writelines(data)
 
     async def head(self) -> None:
@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
     # Inside
 
     def _was_stale(self) -> bool:
-        return self.uses > 1 and self._loop.time() - self._sent_at < STALE
+        return self.uses > 1 and self.loop.time() - self._sent_at < STALE
 
     def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self) -> None:
         self._raise_error()
-        self._waiter = self._loop.create_future()
+        self._waiter = self.loop.create_future()
         await self._waiter
         if not self._pieces:
             self._raise_error()
@@ -245,15 +245,17 @@ class Pool:
 
     async def get(self, host: str, port: int) -> Connection:
         """An idle connection or a new one. Raises NotBegun."""
+        return self.take(host, port) or await self.connect(host, port)
+
+    def take(self, host: str, port: int) -> Connection | None:
+        """An idle connection, if there is one."""
         idle = self._idle.get((host, port))
-        if idle:
-            oldest_useful = asyncio.get_running_loop().time() - self.IDLE_LIMIT
-            while idle:
-                connection = idle.pop()
-                if not connection.closed and connection.idle_since > oldest_useful:
-                    return connection
-                connection.abort()
-        return await self._connect(host, port)
+        while idle:
+            connection = idle.pop()
+            if not connection.closed and connection.idle_since > connection.loop.time() - self.IDLE_LIMIT:
+                return connection
+            connection.abort()
+        return None
 
     def put(self, host: str, port: int, connection: Connection) -> None:
         """Takes a connection back after its response ended; one that cannot be used again is closed."""
@@ -261,7 +263,7 @@ class Pool:
             connection.abort()
             return
         connection.release()
-        loop = asyncio.get_running_loop()
+        loop = connection.loop
         connection.idle_since = loop.time()
         self._idle.setdefault((host, port), []).append(connection)
         if self._sweeper is None:
@@ -277,7 +279,8 @@ class Pool:
                 connection.abort()
         self._idle.clear()
 
-    async def _connect(self, host: str, port: int) -> Connection:
+    async def connect(self, host: str, port: int) -> Connection:
+        """A new connection. Raises NotBegun."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):

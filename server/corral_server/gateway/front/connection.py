@@ -46,7 +46,7 @@ class FrontConnection(asyncio.Protocol):
         self._app = config.loaded_app
         self._idle_limit = float(config.timeout_keep_alive)
         self._state = server_state
-        self._loop = _loop or asyncio.get_running_loop()
+        self.loop = _loop or asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -59,6 +59,9 @@ class FrontConnection(asyncio.Protocol):
         self._paused = False
         self._closing = False
         self._deaf = False
+        self._lost = False
+        self._task: asyncio.Task[None] | None = None
+        self._turn: asyncio.Future[None] | None = None
         self.choked: asyncio.Future[None] | None = None
 
     # asyncio.Protocol
@@ -69,14 +72,16 @@ class FrontConnection(asyncio.Protocol):
         self._peer = transport.get_extra_info("peername")
         self._own = transport.get_extra_info("sockname")
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self._heard_at = self._loop.time()
-        self._timer = self._loop.call_later(min(self._idle_limit, SLOW_LIMIT), self._look)
+        self._heard_at = self.loop.time()
+        self._timer = self.loop.call_later(min(self._idle_limit, SLOW_LIMIT), self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
-        self._deaf = True
+        self._deaf = self._lost = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
         self.resume_writing()
         for exchange in (self._current, self._reading):
             if exchange is not None:
@@ -84,7 +89,7 @@ class FrontConnection(asyncio.Protocol):
         self._ahead.clear()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
+        self._heard_at = self.loop.time()
         if self._deaf:
             return
         try:
@@ -95,13 +100,13 @@ class FrontConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(400, b"Invalid HTTP request received.")
         else:
-            if self._reading is None or not self._reading.scope:
+            if self._reading is None or not self._reading.begun:
                 self._head_size += len(data)
                 if self._head_size > HEAD_LIMIT:
                     self._refuse(431, b"The head of the request is too large.")
 
     def pause_writing(self) -> None:
-        self.choked = self._loop.create_future()
+        self.choked = self.loop.create_future()
 
     def resume_writing(self) -> None:
         choked, self.choked = self.choked, None
@@ -119,7 +124,7 @@ class FrontConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         reading = self._reading
-        if reading is None or reading.scope:
+        if reading is None or reading.begun:
             return  # a trailer
         name = name.lower()
         reading.headers.append((name, value))
@@ -131,6 +136,7 @@ class FrontConnection(asyncio.Protocol):
         if reading is None:
             return
         self._head_size = 0
+        reading.begun = True
         version = parser.get_http_version()
         method = parser.get_method()
         path, query = _split(self._target)
@@ -194,7 +200,7 @@ class FrontConnection(asyncio.Protocol):
         """The response is written."""
         self._state.total_requests += 1
         self._current = None
-        self._heard_at = self._loop.time()
+        self._heard_at = self.loop.time()
         if not exchange.keep_alive or self._closing:
             self._ahead.clear()
             if exchange.complete:
@@ -221,27 +227,44 @@ class FrontConnection(asyncio.Protocol):
 
     def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
-        task = self._loop.create_task(self._run(exchange))
-        self._state.tasks.add(task)
+        if self._task is None:
+            self._task = self.loop.create_task(self._run())
+            self._state.tasks.add(self._task)
+        exchange.task = self._task
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
 
-    async def _run(self, exchange: Exchange) -> None:
+    async def _run(self) -> None:
+        """Answers one exchange after the other. One task for the connection is cheaper than one for each request."""
+        try:
+            while not self._lost:
+                exchange = self._current
+                if exchange is None or exchange.finished:
+                    self._turn = self.loop.create_future()
+                    await self._turn
+                    self._turn = None
+                else:
+                    await self._answer(exchange)
+        finally:
+            if self._task is not None:
+                self._state.tasks.discard(self._task)
+
+    async def _answer(self, exchange: Exchange) -> None:
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except Exception:
             log.exception("the application failed")
         finally:
-            task = asyncio.current_task()
-            if task is not None:
-                self._state.tasks.discard(task)
+            exchange.scope = {}  # which refers to the exchange: nothing is left for the cycle collector
             if not exchange.finished and not exchange.gone:
                 self._unanswered(exchange)
 
     def _unanswered(self, exchange: Exchange) -> None:
         """The application ended without a whole response: the client must not take what it has for one."""
+        self._current = None
         if exchange.started:
             self._close()
             return
-        self._current = None
         self._refuse(500, b"Internal Server Error")
 
     def _last_request(self) -> None:
@@ -266,7 +289,7 @@ class FrontConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.resume_reading()
-        self._timer = self._loop.call_later(LINGER, self._close)
+        self._timer = self.loop.call_later(LINGER, self._close)
 
     def _close(self) -> None:
         self._deaf = True
@@ -275,14 +298,14 @@ class FrontConnection(asyncio.Protocol):
 
     def _look(self) -> None:
         """Whether the client has been silent for too long; looked at now and then instead of timed exactly."""
-        silent = self._loop.time() - self._heard_at
+        silent = self.loop.time() - self._heard_at
         waits_for_client = self._reading is not None and not self._paused
         limit = SLOW_LIMIT if waits_for_client or self._head_size else self._idle_limit
         if silent >= limit and (self._current is None or waits_for_client):
             self._close()
             return
         rest = limit - silent if self._current is None or waits_for_client else limit
-        self._timer = self._loop.call_later(max(0.1, rest), self._look)
+        self._timer = self.loop.call_later(max(0.1, rest), self._look)
 
 
 def _split(target: bytes) -> tuple[str, bytes]:

@@ -35,7 +35,11 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class Exchange:
-    """``on_leave`` is called when the client leaves before the response is finished."""
+    """``on_leave`` is called when the client leaves before the response is finished.
+
+    ``begun``: the head has been read. ``complete``: all of the request has. ``started``, ``finished``: the response.
+    ``task`` runs the application for it.
+    """
 
     __slots__ = (
         "_body",
@@ -46,6 +50,7 @@ class Exchange:
         "_left_over",
         "_size",
         "_waiter",
+        "begun",
         "bodiless",
         "complete",
         "expects",
@@ -57,12 +62,14 @@ class Exchange:
         "on_leave",
         "scope",
         "started",
+        "task",
     )
 
     def __init__(self, connection: FrontConnection) -> None:
         self._connection = connection
         self.headers: Headers = []
         self.scope: Scope = {}
+        self.begun = False
         self.complete = False
         self.started = False
         self.finished = False
@@ -72,6 +79,7 @@ class Exchange:
         self.old = False
         self.bodiless = False
         self.on_leave: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._body: list[bytes] = []
         self._size = 0
         self._delivered = False
@@ -110,7 +118,7 @@ class Exchange:
         while not (self.gone or self.finished):
             if self._body or (self.complete and not self._delivered):
                 return self._take()
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._connection.loop.create_future()
             await self._waiter
         return _DISCONNECT
 
