@@ -16,9 +16,8 @@ import aiohttp
 from corral_core.activity import HEARTBEAT, Activity
 from corral_core.facts import ModelFacts
 from corral_core.jsonfields import integer, mapping
+from corral_operator import logs
 from corral_operator.observe import RunnerInfo
-
-log = logging.getLogger(__name__)
 
 SILENCE = 3 * HEARTBEAT
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -89,7 +88,9 @@ class Streams:
                     if activity.loaded and not runner.asked:
                         self._told(uid, await runner.info(activity))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.debug("activity stream ended", extra={"runner": runner.base, "error": str(error) or repr(error)})
+            logs.event(
+                "activity_stream_ended", level=logging.DEBUG, runner=runner.base, error=str(error) or repr(error)
+            )
         return heard
 
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from corral_core.durations import keep_alive_from_env
-from corral_core.settings import duration_setting, int_setting, list_setting, text_setting
+from corral_core.settings import choice_setting, duration_setting, int_setting, list_setting, text_setting
 from corral_core.snapshot import Policy
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 RUNNER_SETTINGS = (
     "OLLAMA_KEEP_ALIVE",
@@ -64,7 +66,7 @@ def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
         kubeconfig=text_setting(environ, "KUBECONFIG") or None,
         resync=duration_setting(environ, "CORRAL_RESYNC_PERIOD", default=60.0, minimum=1.0),
         workers=int_setting(environ, "CORRAL_WORKERS", default=4, minimum=1, maximum=64),
-        log_level=text_setting(environ, "CORRAL_LOG_LEVEL", default="INFO").upper(),
+        log_level=choice_setting(environ, "CORRAL_LOG_LEVEL", default="info", choices=LOG_LEVELS).upper(),
     )
 
 

@@ -15,13 +15,12 @@ from typing import Protocol
 from corral_core.activity import Activity
 from corral_core.planner import plan
 from corral_core.snapshot import Plan, Policy
+from corral_operator import logs
 from corral_operator.kube import KubeError
 from corral_operator.objects import ModelObject
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.status import View
 from corral_operator.workqueue import WorkQueue
-
-log = logging.getLogger(__name__)
 
 PLAN = ""
 """The queue's key for planning anew because of time alone."""
@@ -104,7 +103,7 @@ class Controller:
                     self._queue.add_after(key, CALM)
             except KubeError as error:
                 delay = self._queue.retry(key)
-                log.warning("will be tried again", extra={"model": key, "error": str(error), "in_s": delay})
+                logs.event("retry", level=logging.WARNING, model=key, error=str(error), in_s=delay)
             finally:
                 self._queue.done(key)
 
@@ -134,7 +133,7 @@ class Controller:
             if old != decision:
                 self._queue.add(key)
             if old is None or old.replicas != decision.replicas:
-                log.info("decided", extra={"model": key, "replicas": decision.replicas, "reason": decision.reason})
+                logs.event("decided", model=key, replicas=decision.replicas, reason=decision.reason)
         times = [self._plan.next, self._store.next_demand_end(now)]
         known = [when for when in times if when is not None]
         if known:

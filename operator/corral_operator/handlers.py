@@ -8,7 +8,6 @@ and ``ended`` then tells: the process is to end, and to be started again.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +18,6 @@ from corral_core.jsonfields import Json
 from corral_core.model import GROUP, PLURAL, VERSION
 from corral_operator.kube import Credentials
 from corral_operator.objects import MODEL_LABEL
-
-log = logging.getLogger(__name__)
 
 MODELS, DEPLOYMENTS, SERVICES, PODS = "models", "deployments", "services", "pods"
 

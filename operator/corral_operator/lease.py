@@ -15,11 +15,9 @@ from collections.abc import Callable
 from corral_core.errors import CorralError
 from corral_core.jsonfields import Json, mapping, text
 from corral_core.timestamps import format_micro
-from corral_operator import paths
+from corral_operator import logs, paths
 from corral_operator.config import LeaseConfig
 from corral_operator.kube import Conflict, Kube, KubeError, NotFound
-
-log = logging.getLogger(__name__)
 
 
 class LeaseLost(CorralError):
@@ -44,10 +42,10 @@ class Lease:
         waiting = False
         while not await self._try():
             if not waiting:
-                log.info("waiting for the lease", extra={"lease": self._config.name})
+                logs.event("lease_awaited", lease=self._config.name)
                 waiting = True
             await asyncio.sleep(self._config.duration / 15)
-        log.info("lease held", extra={"lease": self._config.name, "identity": self._config.identity})
+        logs.event("lease_held", lease=self._config.name, identity=self._config.identity)
 
     async def hold(self) -> None:
         """Renews the Lease for ever. Raises LeaseLost."""
@@ -68,7 +66,7 @@ class Lease:
             if text(current, "spec", "holderIdentity") == self._config.identity:
                 await self._kube.replace(self._path, self._body(current, holder=""))
         except KubeError as error:
-            log.warning("the lease could not be given up", extra={"error": str(error)})
+            logs.event("lease_not_given_up", level=logging.WARNING, error=str(error))
 
     @property
     def _path(self) -> str:
@@ -82,7 +80,7 @@ class Lease:
                 taken = await self._take()
         except (KubeError, TimeoutError) as error:
             if not self._failing:
-                log.warning("the lease could not be written", extra={"error": str(error) or "no answer in time"})
+                logs.event("lease_not_written", level=logging.WARNING, error=str(error) or "no answer in time")
             self._failing = True
             return False
         self._failing = False

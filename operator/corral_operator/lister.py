@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from corral_core.demand import LIFETIME, field_manager
 from corral_core.jsonfields import Json
 from corral_core.model import API_VERSION, KIND
-from corral_operator import paths
+from corral_operator import logs, paths
 from corral_operator.kube import Kube, KubeError, NotFound
 from corral_operator.objects import MODEL_LABEL, parse_deployment, parse_pod, parse_service
 from corral_operator.observe import Store
-
-log = logging.getLogger(__name__)
 
 ABANDONED = 20 * LIFETIME
 """Seconds after which the demand entry of a gateway that vanished is taken away."""
@@ -67,7 +65,7 @@ class Lister:
             try:
                 await self.list_all()
             except KubeError as error:
-                log.warning("the first listing failed", extra={"error": str(error)})
+                logs.event("listing_failed", level=logging.WARNING, error=str(error))
                 await asyncio.sleep(1.0)
             else:
                 return
@@ -86,7 +84,7 @@ class Lister:
                 await self.list_all()
                 await self._sweep()
             except KubeError as error:
-                log.warning("listing failed", extra={"error": str(error)})
+                logs.event("listing_failed", level=logging.WARNING, error=str(error))
 
     async def _sweep(self) -> None:
         """Takes away what gateways that vanished have left in the demand lists."""

@@ -34,8 +34,6 @@ from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import Reporter
 from corral_operator.workqueue import WorkQueue
 
-log = logging.getLogger(__name__)
-
 
 class Operator:
     """The parts put together, for one term of holding the Lease.
@@ -86,7 +84,7 @@ class Operator:
             for _ in range(self._config.workers):
                 tasks.start(self._controller.work())
             self._queue.add(PLAN)
-            log.info("ready")
+            logs.event("ready")
             await tasks.wait()
 
     def _changed(self, model: str) -> None:
@@ -184,7 +182,7 @@ async def _serve(config: OperatorConfig) -> None:
             try:
                 await Operator(kube, config).run(stop)
             except LeaseLost as error:
-                log.error("begins anew", extra={"error": str(error)})
+                logs.event("lease_lost", level=logging.ERROR, error=str(error))
     finally:
         await kube.close()
 
@@ -199,6 +197,6 @@ def main() -> None:
     try:
         asyncio.run(_serve(config))
     except (CorralError, RuntimeError) as error:
-        log.critical("ended", extra={"error": str(error), "cause": repr(error.__cause__)})
+        logs.event("failed", level=logging.CRITICAL, error=str(error), cause=repr(error.__cause__))
         sys.exit(1)
-    log.info("ended")
+    logs.event("exit")

@@ -14,14 +14,12 @@ from collections.abc import Callable
 
 from corral_core.jsonfields import Json, text
 from corral_core.model import API_VERSION, KIND
-from corral_operator import paths
+from corral_operator import logs, paths
 from corral_operator.events import phase_event
 from corral_operator.kube import Conflict, Kube, KubeError, NotFound
 from corral_operator.objects import ModelObject
 from corral_operator.observe import Store
 from corral_operator.status import EXPIRY_EVERY, View, difference, status_of
-
-log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -46,7 +44,7 @@ class Reporter:
         await self._write(item, status)
         if "phase" in differs:
             self._expiry_written.pop(key, None)  # the first expiry of each phase is news
-            log.info("phase", extra={"model": key, "phase": status["phase"], "was": text(item.status, "phase")})
+            logs.event("phase", model=key, phase=status["phase"], was=text(item.status, "phase"))
             await self._announce(item, status)
         if "expiresAt" in differs and "expiresAt" in status:
             self._expiry_written[key] = now
@@ -56,7 +54,7 @@ class Reporter:
         try:
             await self._kube.create(paths.events(item.namespace), phase_event(item, status, self._clock()))
         except KubeError as error:
-            log.debug("an event could not be posted", extra={"model": item.meta.key, "error": str(error)})
+            logs.event("event_not_posted", level=logging.DEBUG, model=item.meta.key, error=str(error))
 
     def forget(self, model: str) -> None:
         self._written.pop(model, None)
