@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -33,6 +35,9 @@ _KINDS: Mapping[str, tuple[str, str, str]] = {
 
 _OUTAGE = (0.1, 0.2, 0.5, 1, 1, 2, 3, *(5,) * 120)
 """Pauses (seconds) between tries while the API server is away: ten minutes of them."""
+
+_TOKEN_TIME = timedelta(minutes=5)
+"""How long a token that was read from a file is used; the kubelet replaces it long before it expires."""
 
 
 class Watches:
@@ -102,13 +107,18 @@ class Watches:
 
     def _login(self, **_: Any) -> kopf.ConnectionInfo:
         known = self._credentials
+        token, expires = known.token, None
+        if known.token_path:
+            token = Path(known.token_path).read_text().strip()
+            expires = datetime.now(UTC) + _TOKEN_TIME
         return kopf.ConnectionInfo(
             server=known.server,
             ca_path=known.ca_path or None,
             insecure=known.insecure,
-            token=known.token or None,
+            token=token or None,
             certificate_path=known.certificate_path or None,
             private_key_path=known.private_key_path or None,
+            expiration=expires,
         )
 
     def _handler(self, kind: str) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ import aiohttp
 from kubernetes.aio import config as _config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from corral_core.errors import CorralError
 from corral_core.jsonfields import Json, objects, text
@@ -62,21 +63,26 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How another client in this process reaches the same API server. Paths are files, empty when not used."""
+    """How another client in this process reaches the same API server. Paths are files, empty when not used.
+
+    A pod's token is a file that the kubelet writes anew before it expires; ``token_path`` then names it.
+    """
 
     server: str
     ca_path: str
     certificate_path: str
     private_key_path: str
     token: str
+    token_path: str
     insecure: bool
 
 
 class Kube:
     """A connection to the API server. Made by ``connect``; ``close`` it in the end."""
 
-    def __init__(self, api: ApiClient) -> None:
+    def __init__(self, api: ApiClient, *, token_path: str = "") -> None:
         self._api: Any = api  # the client's methods have no types
+        self._token_path = token_path
 
     async def get(self, path: str) -> Json:
         return await self._call("GET", path)
@@ -107,7 +113,8 @@ class Kube:
             ca_path=settings.ssl_ca_cert or "",
             certificate_path=settings.cert_file or "",
             private_key_path=settings.key_file or "",
-            token=header.removeprefix("Bearer "),
+            token=header.partition(" ")[2],  # the client writes the word before it in either case
+            token_path=self._token_path,
             insecure=not settings.verify_ssl,
         )
 
@@ -147,7 +154,7 @@ async def connect(kubeconfig: str | None) -> Kube:
             loader.load_incluster_config(client_configuration=configuration)
     except (_config.ConfigException, OSError) as error:
         raise KubeError(f"no way to the API server (set KUBECONFIG, or run in a pod): {error}") from error
-    return Kube(ApiClient(configuration))
+    return Kube(ApiClient(configuration), token_path="" if kubeconfig else SERVICE_TOKEN_FILENAME)
 
 
 def _checked(status: int, payload: bytes, call: str) -> Json:
