@@ -63,6 +63,13 @@ def test_a_negative_keep_alive_never_runs_out() -> None:
     assert made.next is None
 
 
+def test_of_two_replicas_the_one_that_stays_longer_counts() -> None:
+    forever, expired = replica(activity(keep_alive=FOREVER, expires_at=None)), replica(EXPIRED)
+    rolling = replace(warm("a"), replicas=(expired, forever))
+    assert decide(rolling).replicas == 1
+    assert decide(replace(rolling, replicas=(expired, expired))).replicas == 0
+
+
 def test_a_runner_that_cannot_be_asked_counts_as_busy() -> None:
     model = replace(warm("a"), replicas=(replica(None),))
     assert decide(model, now=NOW + 10_000).replicas == 1
@@ -198,6 +205,11 @@ def test_a_model_that_drained_leaves_though_younger_requests_wait_for_it() -> No
 def test_a_model_that_drained_serves_on_when_the_requests_it_made_room_for_left() -> None:
     decision = decide(warm("a", BUSY, waiting_since=3, draining=True), cold("w"), limit=1)
     assert (decision.replicas, decision.draining) == (1, False)
+
+
+def test_an_idle_model_whose_request_is_about_to_be_dispatched_drains_before_it_leaves() -> None:
+    decision = decide(warm("a", waiting_since=4), cold("w", waiting_since=5), limit=1)
+    assert (decision.replicas, decision.draining) == (1, True)
 
 
 def test_a_model_with_a_queue_drains_once_its_queue_is_younger_than_the_request_that_waits() -> None:
