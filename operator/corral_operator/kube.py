@@ -113,7 +113,7 @@ class Kube:
             ca_path=settings.ssl_ca_cert or "",
             certificate_path=settings.cert_file or "",
             private_key_path=settings.key_file or "",
-            token=header.partition(" ")[2],  # the client writes the word before it in either case
+            token=header.split()[-1] if header else "",  # the client puts "Bearer" before it, in either case
             token_path=self._token_path,
             insecure=not settings.verify_ssl,
         )
