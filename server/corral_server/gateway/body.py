@@ -114,15 +114,16 @@ def _decode(decoder: json.JSONDecoder, text: str, start: int) -> object:
     try:
         value: object = decoder.raw_decode(text, start)[0]
     except json.JSONDecodeError as error:
-        raise ApiError(400, _syntax_text(text, error.pos)) from None
+        raise ApiError(400, _syntax_text(text, error)) from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"invalid JSON in the request body: {error}") from None
     return value
 
 
-def _syntax_text(text: str, position: int) -> str:
+def _syntax_text(text: str, error: json.JSONDecodeError) -> str:
     """Close to Go's own words; clients only rely on the status."""
-    if position >= len(text.rstrip()):
+    position = error.pos
+    if position >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
         return "unexpected EOF"
     character = text[position].encode("ascii", "backslashreplace").decode()
     return f"invalid character '{character}' at offset {position} in the request body"

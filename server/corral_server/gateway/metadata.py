@@ -19,8 +19,8 @@ OWNER = "library"
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 with nanoseconds, UTC."""
-    whole, fraction = divmod(round(seconds * 1e9), 10**9)
-    return f"{datetime.fromtimestamp(whole, tz=UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    whole, micro = divmod(round(seconds * 1e6), 10**6)  # a float of seconds holds no more than microseconds
+    return f"{datetime.fromtimestamp(whole, tz=UTC):%Y-%m-%dT%H:%M:%S}.{micro:06d}000Z"
 
 
 def details(facts: ModelFacts | None) -> dict[str, object]:

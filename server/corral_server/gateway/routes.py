@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
 
 from corral_server.gateway.messages import TEXT_TYPE, Answer, Request
@@ -40,10 +39,9 @@ class Routes:
 
 
 def _redirect(method: str, path: str) -> Answer:
-    """A path with a slash too many; other methods than GET are repeated as they are."""
-    target = urllib.parse.quote(path, safe="/:@")
-    location = ((b"location", target.encode("ascii")),)
+    """``path`` is one of the table's: a slash too many was sent. Other methods than GET are repeated as they are."""
+    location = ((b"location", path.encode("ascii")),)
     if method == "GET":
-        body = f'<a href="{target}">Moved Permanently</a>.\n\n'.encode()
+        body = f'<a href="{path}">Moved Permanently</a>.\n\n'.encode()
         return Answer(301, body, b"text/html; charset=utf-8", location)
     return Answer(307, content_type=None, headers=location)

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from corral_server.gateway.directory import Entry
+from tests.support.fake_upstream import Call, fake_upstream, reply
+from tests.support.gateway import FACTS, MemoryDirectory, entry, gateway_over, run, running_gateway
+
+ACTIVITY = {
+    "in_flight": 0,
+    "waiting": 0,
+    "slots": 4,
+    "loaded": True,
+    "draining": False,
+    "keep_alive_s": 300,
+    "last_end": 1.0,
+    "expires_at": 1_750_000_300.5,
+    "size_bytes": 200,
+    "vram_bytes": 100,
+    "context_length": 2048,
+    "progress": 1.0,
+}
+
+
+def ask(
+    method: str, path: str, *entries: Entry, ready: bool = True, body: object = None, agent: str = "test"
+) -> httpx.Response:
+    """One request to a gateway that has just these Models."""
+    answers: list[httpx.Response] = []
+
+    async def scenario() -> None:
+        directory = MemoryDirectory.of(*entries)
+        directory.ready = ready
+        async with running_gateway(directory) as gateway:
+            answers.append(await gateway.http.request(method, path, json=body, headers={"user-agent": agent}))
+
+    run(scenario())
+    return answers[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body"),
+    [
+        ("GET", "/", 200, b"Ollama is running"),
+        ("HEAD", "/", 200, b""),
+        ("GET", "/api/tags/", 301, b'<a href="/api/tags">Moved Permanently</a>.\n\n'),
+        ("POST", "/api/chat/", 307, b""),
+        ("GET", "/api/chat/", 404, b"404 page not found"),
+        ("GET", "/nowhere", 404, b"404 page not found"),
+        ("GET", "/v1/messages/count_tokens", 404, b"404 page not found"),
+        ("GET", "/api/chat", 405, b"405 method not allowed"),
+        ("OPTIONS", "/api/chat", 405, b"405 method not allowed"),
+        ("POST", "/api/version", 405, b"405 method not allowed"),
+        ("GET", "/api/status", 200, b'{"cloud":{"disabled":true,"source":"env"}}'),
+        ("GET", "/api/tags", 200, b'{"models":[]}'),
+        ("GET", "/api/ps", 200, b'{"models":[]}'),
+        ("GET", "/v1/models", 200, b'{"object":"list","data":null}'),
+        ("GET", "/api/experimental/model-recommendations", 200, b'{"recommendations":[]}'),
+        ("POST", "/api/me", 503, b'{"error":"account unavailable"}'),
+    ],
+)
+def test_what_is_answered_without_models(method: str, path: str, status: int, body: bytes) -> None:
+    answer = ask(method, path)
+    assert (answer.status_code, answer.content) == (status, body)
+
+
+def test_a_hostile_path_cannot_add_a_header() -> None:
+    answer = ask("GET", "/v1/models/a%0d%0ax-evil:%201/")
+    assert answer.status_code == 400
+    assert "x-evil" not in answer.headers
+
+
+def test_head_of_the_root_has_the_length_of_its_body() -> None:
+    assert ask("HEAD", "/").headers["content-length"] == "17"
+
+
+def test_the_version_is_a_recent_release() -> None:
+    major, minor, _ = ask("GET", "/api/version").json()["version"].split(".")
+    assert (int(major), int(minor)) >= (0, 6)
+
+
+def test_tags_list_cold_models_with_their_facts_the_newest_first() -> None:
+    old, new = entry("tiny"), entry("Big:1b", modified=1_760_000_000.0, facts=None)
+    models = ask("GET", "/api/tags", old, new).json()["models"]
+    assert [model["name"] for model in models] == ["big:1b", "tiny:latest"]
+    assert models[0]["size"] == 0
+    assert models[1] == {
+        "name": "tiny:latest",
+        "model": "tiny:latest",
+        "modified_at": "2025-06-15T15:06:40.250000000Z",
+        "size": 98_000_000,
+        "digest": "ab" * 32,
+        "details": {
+            "parent_model": "",
+            "format": "gguf",
+            "family": "llama",
+            "families": ["llama"],
+            "parameter_size": "135M",
+            "quantization_level": "Q4_1",
+            "context_length": 2048,
+            "embedding_length": 576,
+        },
+        "capabilities": ["completion"],
+    }
+
+
+@pytest.mark.parametrize("field", ["model", "name", "MODEL"])
+def test_show_describes_a_cold_model(field: str) -> None:
+    shown = ask("POST", "/api/show", entry("tiny"), body={field: "TINY:Latest"}).json()
+    assert shown["model_info"] == {
+        "general.architecture": "llama",
+        "general.parameter_count": 134_515_008,
+        "llama.context_length": 2048,
+        "llama.embedding_length": 576,
+        "tokenizer.ggml.tokens": None,
+    }
+    assert shown["template"] == "{{ messages }}"
+    assert shown["capabilities"] == ["completion"]
+    assert shown["modelfile"].startswith("FROM file:///weights/tiny.gguf\n")
+
+
+def test_show_of_a_model_whose_weights_nobody_read_has_an_empty_model_info() -> None:
+    shown = ask("POST", "/api/show", entry("tiny", facts=None), body={"model": "tiny"}).json()
+    assert shown["model_info"] == {}
+
+
+def test_show_lists_the_parameters_of_the_model() -> None:
+    value = entry("tiny")
+    spec = value.model.spec.model_copy(update={"parameters": {"stop": ["<a>", '"'], "temperature": 0.5}})
+    shown = ask("POST", "/api/show", replace(value, model=replace(value.model, spec=spec)), body={"model": "tiny"})
+    assert shown.json()["parameters"].split("\n") == [
+        'stop                           "<a>"',
+        'stop                           "\\""',
+        "temperature                    0.5",
+    ]
+
+
+def test_show_tells_copilot_the_requested_name() -> None:
+    shown = ask("POST", "/api/show", entry("tiny"), body={"model": "tiny"}, agent="GitHubCopilotChat/0.1").json()
+    assert shown["model_info"]["general.basename"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({}, 400, "model is required"),
+        ({"model": "nope"}, 404, "model 'nope:latest' not found"),
+        ({"model": "nope:1b"}, 404, "model 'nope:1b' not found"),
+        ({"model": "a//b"}, 400, "invalid model name"),
+    ],
+)
+def test_show_of_a_wrong_name(body: object, status: int, text: str) -> None:
+    answer = ask("POST", "/api/show", entry("tiny"), body=body)
+    assert (answer.status_code, answer.json()) == (status, {"error": text})
+
+
+def test_openai_lists_models_and_echoes_the_id_asked_for() -> None:
+    value = entry("tiny")
+    listed = ask("GET", "/v1/models", value).json()["data"]
+    assert listed == [{"id": "tiny:latest", "object": "model", "created": 1_750_000_000, "owned_by": "library"}]
+    assert ask("GET", "/v1/models/TINY", value).json()["id"] == "TINY"
+    unknown = ask("GET", "/v1/models/nope", value)
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["type"] == "not_found_error"
+
+
+def test_a_name_is_not_called_unknown_before_the_models_are_listed() -> None:
+    assert ask("POST", "/api/chat", ready=False, body={"model": "tiny"}).status_code == 503
+    assert ask("GET", "/readyz", ready=False).status_code == 503
+    assert ask("GET", "/readyz").status_code == 200
+
+
+def test_ps_asks_the_runners_and_leaves_out_those_that_load_or_do_not_answer() -> None:
+    async def scenario() -> None:
+        async def silent(call: Call) -> None:
+            await call.gone()
+
+        loading = reply(200, json.dumps({**ACTIVITY, "loaded": False}).encode())
+        forever = reply(200, json.dumps({**ACTIVITY, "keep_alive_s": -1, "expires_at": None}).encode())
+        async with (
+            fake_upstream(reply(200, json.dumps(ACTIVITY).encode())) as warm,
+            fake_upstream(loading) as cold,
+            fake_upstream(silent) as mute,
+            fake_upstream(forever) as pinned,
+        ):
+            directory = MemoryDirectory.of(
+                entry("warm", warm.port), entry("cold", cold.port), entry("mute", mute.port), entry("pin", pinned.port)
+            )
+            async with running_gateway(directory) as gateway:
+                models = (await gateway.http.get("/api/ps")).json()["models"]
+        assert [model["name"] for model in models] == ["pin:latest", "warm:latest"]
+        assert models[0]["expires_at"] > "2300"
+        assert models[1]["expires_at"] == "2025-06-15T15:11:40.500000000Z"
+        assert (models[1]["size"], models[1]["size_vram"], models[1]["context_length"]) == (200, 100, 2048)
+        assert "context_length" not in models[1]["details"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/api/generate", {"keep_alive": 0}, {"response": ""}),
+        ("/api/generate", {"prompt": "", "keep_alive": "0s"}, {"response": ""}),
+        ("/api/chat", {"messages": [], "keep_alive": 0.0}, {"message": {"role": "assistant", "content": ""}}),
+    ],
+)
+def test_unloading_a_cold_model_is_answered_and_wakes_nothing(
+    path: str, body: dict[str, object], said: dict[str, object]
+) -> None:
+    async def scenario() -> None:
+        directory = MemoryDirectory.of(entry("tiny"))
+        async with running_gateway(directory) as gateway:
+            answer = (await gateway.http.post(path, json={"model": "Tiny", **body})).json()
+        answer.pop("created_at")
+        assert answer == {"model": "Tiny", **said, "done": True, "done_reason": "unload"}
+        assert directory.demands == []
+
+    run(scenario())
+
+
+def test_unloading_a_busy_model_does_not_wait_for_a_slot() -> None:
+    async def scenario() -> None:
+        async with gateway_over(slots=0) as (up, gateway):
+            answer = await gateway.http.post("/api/generate", json={"model": "tiny", "keep_alive": 0})
+            assert answer.json()["done_reason"] == "unload"
+            assert gateway.waiting == 0
+        assert json.loads(up.calls[0].body) == {"model": "tiny", "keep_alive": 0}
+
+    run(scenario())
+
+
+def test_an_empty_request_with_a_wrong_keep_alive_wakes_nothing() -> None:
+    answer = ask("POST", "/api/generate", entry("tiny"), body={"model": "tiny", "keep_alive": "10"})
+    assert (answer.status_code, answer.json()) == (400, {"error": 'time: missing unit in duration "10"'})
+
+
+def test_what_only_a_person_may_do_is_refused_with_the_way_to_do_it() -> None:
+    answer = ask("DELETE", "/api/delete", entry("tiny"), body={"model": "tiny"})
+    assert answer.status_code == 501
+    assert "Model" in answer.json()["error"]
+
+
+def test_facts_survive_a_family_without_a_name() -> None:
+    shown = ask("POST", "/api/show", entry("tiny", facts=replace(FACTS, info={})), body={"model": "tiny"}).json()
+    assert shown["details"]["family"] == "llama"
