@@ -10,15 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 
-from corral_core.jsonfields import Json
+from corral_core.errors import CorralError
+from corral_core.jsonfields import Json, text
 from corral_core.model import Model
 from corral_operator import manifests, paths
 from corral_operator.config import RunnerDefaults
-from corral_operator.kube import Kube
-from corral_operator.objects import DeploymentObject, Meta, ModelObject, ServiceObject
+from corral_operator.kube import Kube, NotFound
+from corral_operator.objects import MODEL_LABEL, DeploymentObject, Meta, ModelObject, ServiceObject
 from corral_operator.observe import Store
 
 _Applied = tuple[str, str, int]
+
+
+class Foreign(CorralError):
+    """An object of that name is there already, and belongs to somebody else: it is left alone."""
 
 
 class Actor:
@@ -29,7 +34,7 @@ class Actor:
         self._applied: dict[str, _Applied] = {}
 
     async def ensure(self, item: ModelObject, replicas: int) -> None:
-        """The Deployment first, since a request may wait for it. Raises KubeError."""
+        """The Deployment first, since a request may wait for it. Raises KubeError, or Foreign."""
         model = item.model
         if model is None:
             return
@@ -49,7 +54,10 @@ class Actor:
         digest = _digest(wanted)
         if there and there.replicas == replicas and self._applied.get(memo) == _state(digest, there):
             return
-        answer = await self._kube.apply(paths.deployments(model.namespace, name), wanted)
+        path = paths.deployments(model.namespace, name)
+        if there is None:
+            await self._check_ours(model, path)
+        answer = await self._kube.apply(path, wanted)
         self._store.heard_deployment(answer, kind="APPLIED")
         now_there = self._store.deployments.get(f"{model.namespace}/{name}")
         if now_there:
@@ -63,11 +71,23 @@ class Actor:
         digest = _digest(wanted)
         if there and self._applied.get(memo) == _state(digest, there):
             return
-        answer = await self._kube.apply(paths.services(model.namespace, name), wanted)
+        path = paths.services(model.namespace, name)
+        if there is None:
+            await self._check_ours(model, path)
+        answer = await self._kube.apply(path, wanted)
         self._store.heard_service(answer, kind="APPLIED")
         now_there = self._store.services.get(f"{model.namespace}/{name}")
         if now_there:
             self._applied[memo] = _state(digest, now_there)
+
+    async def _check_ours(self, model: Model, path: str) -> None:
+        """Only objects with our label are known; one without it may be there all the same."""
+        try:
+            there = await self._kube.get(path)
+        except NotFound:
+            return
+        if text(there, "metadata", "labels", MODEL_LABEL) != model.name:
+            raise Foreign(f"{path.rpartition('/')[2]} exists already and is not this Model's: {path}")
 
 
 def _state(digest: str, there: DeploymentObject | ServiceObject) -> _Applied:

@@ -16,6 +16,7 @@ from corral_core.activity import Activity
 from corral_core.planner import plan
 from corral_core.snapshot import Plan, Policy
 from corral_operator import logs
+from corral_operator.actor import Foreign
 from corral_operator.kube import KubeError
 from corral_operator.objects import ModelObject
 from corral_operator.observe import RunnerInfo, Store
@@ -27,6 +28,9 @@ PLAN = ""
 
 CALM = 0.5
 """Seconds by which ordinary traffic's activity is gathered before anybody looks at it."""
+
+BLOCKED = 30.0
+"""Seconds after which it is tried again to make objects whose names somebody else has."""
 
 
 class Acting(Protocol):
@@ -67,6 +71,7 @@ class Controller:
         self._may_act = may_act
         self._clock = clock
         self._plan = Plan({})
+        self._blocked: dict[str, str] = {}
         self._stale = True
         self._pressed = False
 
@@ -117,6 +122,7 @@ class Controller:
         if item is None or item.meta.deleted:
             self._actor.forget(key)
             self._reporter.forget(key)
+            self._blocked.pop(key, None)
             return
         await self._make(item)
         await self._tell(key)
@@ -153,7 +159,12 @@ class Controller:
             return
         if self._store.lost_name(item.meta.key) and not self._store.deployments.of_model(item.meta.key):
             return
-        await self._actor.ensure(item, decision.replicas)
+        try:
+            await self._actor.ensure(item, decision.replicas)
+            self._blocked.pop(item.meta.key, None)
+        except Foreign as error:
+            self._blocked[item.meta.key] = str(error)
+            self._queue.add_after(item.meta.key, BLOCKED)
 
     async def _tell(self, key: str) -> None:
         item = self._store.models.get(key)
@@ -173,7 +184,7 @@ class Controller:
         return View(
             item=item,
             decision=self._plan.decisions.get(key),
-            refused=self._store.lost_name(key),
+            refused=self._store.lost_name(key) or self._blocked.get(key),
             pods=[pod for pod in pods if not pod.finished],
             info=infos[-1] if infos else None,
             expires_at=max(ends) if ends and len(ends) == len(said) else None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from corral_core.jsonfields import dig
 from corral_operator import paths
-from corral_operator.actor import Actor
+from corral_operator.actor import Actor, Foreign
 from corral_operator.config import RunnerDefaults
 from corral_operator.objects import ModelObject, parse_model_object
 from corral_operator.observe import DELETED, Store
@@ -88,6 +90,15 @@ def test_a_deleted_deployment_is_made_anew() -> None:
     bench.ensure(1)
     bench.store.heard_deployment(_later(bench, replicas=1, generation=1), kind=DELETED)
     assert bench.ensure(1) == [DEPLOYMENT]
+
+
+def test_an_object_that_is_not_ours_is_left_alone() -> None:
+    bench = Bench()
+    theirs = {"metadata": {"name": "model-tiny", "labels": {"app": "theirs"}}, "spec": {"selector": {"app": "theirs"}}}
+    bench.api.objects[SERVICE] = theirs
+    with pytest.raises(Foreign, match="model-tiny"):
+        bench.ensure(1)
+    assert bench.api.objects[SERVICE] == theirs
 
 
 def _later(bench: Bench, *, replicas: int, generation: int) -> dict[str, object]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from corral_core.activity import Activity
 from corral_core.demand import LIFETIME, DemandEntry
 from corral_core.snapshot import Policy
+from corral_operator.actor import Foreign
 from corral_operator.controller import PLAN, Controller
 from corral_operator.kube import Unreachable
 from corral_operator.objects import ModelObject
@@ -32,6 +33,7 @@ class World:
         self.done: list[tuple[str, int]] = []
         self.views: dict[str, View] = {}
         self.failures = 0
+        self.foreign = False
         self.forgotten: list[str] = []
         self.controller = Controller(
             self.store,
@@ -45,6 +47,8 @@ class World:
 
     async def ensure(self, item: ModelObject, replicas: int) -> None:
         await asyncio.sleep(0)
+        if self.foreign:
+            raise Foreign("model-tiny exists already")
         if self.failures:
             self.failures -= 1
             raise Unreachable("away")
@@ -230,6 +234,18 @@ def test_a_deleted_model_is_forgotten_and_nothing_is_made_for_it() -> None:
         world.model(kind=DELETED)
         await auntil(lambda: "lab/tiny" in world.forgotten)
         assert world.done == []
+
+    scenario(run)
+
+
+def test_a_model_whose_objects_belong_to_somebody_else_says_so_until_they_are_gone() -> None:
+    async def run(world: World) -> None:
+        world.foreign = True
+        world.model(waiting=1)
+        await auntil(lambda: "tiny" in world.views and world.views["tiny"].refused)
+        world.foreign = False
+        world.model(waiting=1)
+        await auntil(lambda: world.replicas() == 1 and world.views["tiny"].refused is None)
 
     scenario(run)
 
