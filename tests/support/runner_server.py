@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
-import uvicorn
 
 from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
-from corral_server.runner.app import create_app
 from corral_server.runner.keepalive import KeepAlive
-from corral_server.runner.main import Server
 from corral_server.runner.options import Options
 from corral_server.runner.process import listener
+from corral_server.runner.serving import server_of
 from corral_server.runner.state import Loaded, RunnerState
 from corral_server.runner.templates import ChatTemplate
 from tests.support.fake_engine import FakeEngine
@@ -87,8 +85,7 @@ class ServedRunner:
 @contextlib.contextmanager
 def served(state: RunnerState) -> Iterator[ServedRunner]:
     sock = listener("127.0.0.1", 0, None)
-    config = uvicorn.Config(create_app(state), http="httptools", ws="none", lifespan="off", log_config=None)
-    server, loops = Server(config), list[asyncio.AbstractEventLoop]()
+    server, loops = server_of(state), list[asyncio.AbstractEventLoop]()
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())

@@ -12,34 +12,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from corral_core import jsonlog
 from corral_core.errors import CorralError
 from corral_server.runner import log
-from corral_server.runner.app import create_app
 from corral_server.runner.config import RunnerConfig, from_environment, termination_log_of
 from corral_server.runner.generation import EngineError
 from corral_server.runner.loading import load
 from corral_server.runner.process import fail, listener, watch_parent
 from corral_server.runner.state import RunnerState
 
-GRACE = 2
-"""Seconds that connections get to close after the drain."""
-KEEP_ALIVE = 900
-"""Seconds an unused connection stays open: longer than a gateway keeps one, so it is not closed under a request."""
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handling: the runner drains first."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+if TYPE_CHECKING:
+    from corral_server.runner.serving import Server
 
 
 class Runner:
@@ -56,12 +43,13 @@ class Runner:
         """Serves until SIGTERM or SIGINT; returns the exit code."""
         self._handle_signals()
         sock = listener(self._config.host, self._config.port, self._config.listen_fd)
-        server = Server(_uvicorn_config(create_app(self._state)))
-        serving = asyncio.create_task(server.serve([sock]), name="server")
         host, port = sock.getsockname()[:2]
         log.event("listening", model=self._config.model.key, host=host, port=port)
+        loading = asyncio.create_task(self._load(), name="load")
+        server = await asyncio.to_thread(_server_of, self._state)
+        serving = asyncio.create_task(server.serve([sock]), name="server")
         try:
-            return await self._load_and_wait()
+            return await self._wait(loading)
         finally:
             self._state.close()
             server.should_exit = True
@@ -69,8 +57,8 @@ class Runner:
             if self._state.loaded is not None:
                 await asyncio.to_thread(self._state.loaded.engine.close)
 
-    async def _load_and_wait(self) -> int:
-        loading = asyncio.create_task(self._load(), name="load")
+    async def _wait(self, loading: asyncio.Task[None]) -> int:
+        """From the loading to the end of the drain."""
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -149,15 +137,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
-    )
+def _server_of(state: RunnerState) -> Server:
+    """Imported only here, while the weights already load: that hides a fifth of a second of every cold start."""
+    from corral_server.runner.serving import server_of
+
+    return server_of(state)
