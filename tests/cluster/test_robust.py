@@ -41,6 +41,10 @@ def test_an_operator_killed_before_keep_alive_ran_out_unloads_it_later(corral: I
     _cycle(corral, kill_when=lambda answer: answer.done is not None)
 
 
+def test_an_operator_killed_while_the_model_is_unloaded_leaves_it_unloaded(corral: Installation) -> None:
+    _cycle(corral, kill_when=lambda answer: answer.done is not None and corral.replicas("m") == 0)
+
+
 def _cycle(corral: Installation, *, kill_when: Callable[[Answer], bool], ask_first: bool = True) -> None:
     """A request from zero to zero in which the operator is killed at one moment and started again."""
     operator = corral.start_operator("operator-1", **SOON)
@@ -176,6 +180,24 @@ def test_a_model_edited_while_it_serves_rolls_and_loses_no_request(corral: Insta
     (after,) = stand_in.pods(corral.namespace, "edited")
     assert after.name != before.name
     assert "pirate" in str(at(after.pod, "spec", "containers", 0, "env"))
+
+
+def test_a_runner_pod_that_is_deleted_ends_its_answer_and_another_serves(
+    corral: Installation, stand_in: StandIn
+) -> None:
+    corral.start_operator()
+    gateway = corral.start_gateway()
+    corral.add("moved")
+    answer = Answer()
+    asked = corral.ask(gateway, "moved", tokens=LONG, answer=answer)
+    until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
+    (pod,) = stand_in.pods(corral.namespace, "moved")
+    corral.cluster.kubectl("-n", corral.namespace, "delete", "pod", pod.name, "--wait=false")
+    assert corral.ask(gateway, "moved", tokens=2).result(WAKE).done is not None
+    done = asked.result(WAKE).done
+    assert done is not None
+    assert done.eval_count == LONG
+    until(lambda: [each.name for each in stand_in.pods(corral.namespace, "moved")] != [pod.name], WAKE)
 
 
 def test_a_gateway_that_ends_lets_its_answers_end_first(corral: Installation) -> None:
