@@ -24,6 +24,8 @@ HEAD_LIMIT = 64 * 1024
 HEADER_COUNT = 200
 SLOW_LIMIT = 60.0
 """Seconds in which a client that began a request must send something more."""
+AHEAD_LIMIT = 16
+"""Requests that may be sent ahead before reading stops; with reading, a client's departure goes unnoticed."""
 LINGER = 5.0
 """Seconds in which the rest of a refused body is thrown away, so that the client can read why."""
 
@@ -165,7 +167,8 @@ class FrontConnection(asyncio.Protocol):
             self._begin(reading)
         else:
             self._ahead.append(reading)
-            self.pause_reading()
+            if self._crowded:
+                self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         reading = self._reading
@@ -191,8 +194,12 @@ class FrontConnection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
+    @property
+    def _crowded(self) -> bool:
+        return len(self._ahead) > AHEAD_LIMIT
+
     def resume_reading(self) -> None:
-        if self._paused and self._transport is not None and not self._ahead and not self._transport.is_closing():
+        if self._paused and self._transport is not None and not self._transport.is_closing() and not self._crowded:
             self._paused = False
             self._transport.resume_reading()
 
@@ -255,13 +262,14 @@ class FrontConnection(asyncio.Protocol):
         except Exception:
             log.exception("the application failed")
         finally:
+            if self._current is exchange:
+                self._current = None
             exchange.scope = {}  # which refers to the exchange: nothing is left for the cycle collector
             if not exchange.finished and not exchange.gone:
                 self._unanswered(exchange)
 
     def _unanswered(self, exchange: Exchange) -> None:
         """The application ended without a whole response: the client must not take what it has for one."""
-        self._current = None
         if exchange.started:
             self._close()
             return

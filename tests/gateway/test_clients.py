@@ -1,0 +1,88 @@
+"""PyPI's clients of Ollama and OpenAI against the gateway."""
+
+from __future__ import annotations
+
+import json
+
+import ollama
+import openai
+import pytest
+
+from tests.support.fake_upstream import reply, stream
+from tests.support.gateway import gateway_over, run
+
+LINES = [
+    json.dumps({"model": "tiny", "message": {"role": "assistant", "content": text}, "done": done}).encode() + b"\n"
+    for text, done in (("Hello", False), (" there", False), ("", True))
+]
+EVENTS = [
+    b"data: "
+    + json.dumps(
+        {
+            "id": "1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "tiny",
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+        }
+    ).encode()
+    + b"\n\n"
+    for text in ("Hello", " there")
+]
+
+
+def test_ollama_streams_a_chat() -> None:
+    async def scenario() -> None:
+        async with gateway_over(stream(LINES)) as (_, gateway):
+            client = ollama.AsyncClient(f"http://127.0.0.1:{gateway.port}")
+            messages = [{"role": "user", "content": "hi"}]
+            parts = [part async for part in await client.chat("tiny", messages, stream=True)]
+            await client._client.aclose()
+        assert [part.message.content for part in parts] == ["Hello", " there", ""]
+
+    run(scenario())
+
+
+def test_ollama_lists_shows_and_reports_errors() -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (_, gateway):
+            client = ollama.AsyncClient(f"http://127.0.0.1:{gateway.port}")
+            listed = await client.list()
+            shown = await client.show("tiny")
+            with pytest.raises(ollama.ResponseError, match="model 'nope' not found") as caught:
+                await client.chat("nope")
+            await client._client.aclose()
+        assert [model.model for model in listed.models] == ["tiny:latest"]
+        assert shown.capabilities == ["completion"]
+        assert caught.value.status_code == 404
+
+    run(scenario())
+
+
+def test_openai_streams_a_chat_and_lists_models() -> None:
+    async def scenario() -> None:
+        async with gateway_over(stream([*EVENTS, b"data: [DONE]\n\n"], kind="text/event-stream")) as (_, gateway):
+            base = f"http://127.0.0.1:{gateway.port}/v1"
+            async with openai.AsyncOpenAI(base_url=base, api_key="x", max_retries=0) as client:
+                parts = [
+                    part
+                    async for part in await client.chat.completions.create(
+                        model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True
+                    )
+                ]
+                models = [model.id async for model in client.models.list()]
+        assert [part.choices[0].delta.content for part in parts] == ["Hello", " there"]
+        assert models == ["tiny:latest"]
+
+    run(scenario())
+
+
+def test_openai_understands_the_errors() -> None:
+    async def scenario() -> None:
+        async with gateway_over(reply()) as (_, gateway):
+            base = f"http://127.0.0.1:{gateway.port}/v1"
+            async with openai.AsyncOpenAI(base_url=base, api_key="x", max_retries=0) as client:
+                with pytest.raises(openai.NotFoundError, match="model 'nope' not found"):
+                    await client.chat.completions.create(model="nope", messages=[{"role": "user", "content": "hi"}])
+
+    run(scenario())

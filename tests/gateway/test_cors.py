@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+
+from corral_core.errors import InvalidSetting
+from corral_server.gateway.cors import Origins, host_allowed, is_loopback
+from tests.support.gateway import MemoryDirectory, run, running_gateway
+
+
+def ask(
+    method: str, path: str = "/api/version", *, host: str = "0.0.0.0", origins: str = "", **headers: str
+) -> httpx.Response:
+    answers: list[httpx.Response] = []
+
+    async def scenario() -> None:
+        allowed = tuple(origins.split(",")) if origins else ()
+        async with running_gateway(MemoryDirectory(), host=host, origins=allowed) as gateway:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            answers.append(await gateway.http.request(method, path, headers=named))
+
+    run(scenario())
+    return answers[0]
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost", True),
+        ("https://localhost:8443", True),
+        ("http://127.0.0.1:3000", True),
+        ("http://0.0.0.0", True),
+        ("app://obsidian.md", True),
+        ("tauri://localhost", True),
+        ("vscode-webview://abc", True),
+        ("file://", True),
+        ("http://localhost.evil.com", False),
+        ("http://localhostx:80", False),
+        ("https://example.com", False),
+        ("chrome-extension://abcdef", False),
+        ("null", False),
+    ],
+)
+def test_default_origins(origin: str, allowed: bool) -> None:
+    assert Origins(()).allows(origin) is allowed
+
+
+def test_one_wildcard_stands_for_anything_but_not_for_nothing_before_a_dot() -> None:
+    origins = Origins(["https://*.corp.example"])
+    assert origins.allows("https://a.corp.example")
+    assert not origins.allows("https://corp.example")
+
+
+def test_two_wildcards_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="only one"):
+        Origins(["http://*.a.*"])
+
+
+def test_a_bad_origin_is_a_403_without_a_body_on_every_method() -> None:
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = ask(method, origin="https://evil.example")
+        assert (answer.status_code, answer.content) == (403, b"")
+
+
+def test_a_good_origin_is_named_in_the_answer() -> None:
+    answer = ask("GET", origin="http://localhost:3000")
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert answer.headers["vary"] == "Origin"
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_preflight() -> None:
+    answer = ask("OPTIONS", "/api/chat", origin="http://localhost", access_control_request_method="POST")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["access-control-allow-methods"] == "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+    assert answer.headers["access-control-max-age"] == "43200"
+    allowed = answer.headers["access-control-allow-headers"].lower().split(",")
+    assert {"authorization", "content-type", "openai-beta", "x-stainless-retry-count"} <= set(allowed)
+
+
+def test_a_star_allows_every_origin() -> None:
+    answer = ask("GET", origins="*", origin="https://anything.example")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "vary" not in answer.headers
+
+
+def test_the_origin_of_the_host_itself_is_not_checked() -> None:
+    answer = ask("GET", host="0.0.0.0", origin="https://models.example", Host="models.example")
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_errors_carry_the_cors_headers_too() -> None:
+    answer = ask("GET", "/nowhere", origin="http://localhost")
+    assert answer.status_code == 404
+    assert answer.headers["access-control-allow-origin"] == "http://localhost"
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        (b"localhost:11434", True),
+        (b"LOCALHOST", True),
+        (b"", True),
+        (b"127.0.0.1", True),
+        (b"127.0.0.1:80", True),
+        (b"[::1]:11434", True),
+        (b"::1", True),
+        (b"10.1.2.3:1", True),
+        (b"192.168.0.9", True),
+        (b"[fd00::1]:5", True),
+        (b"0.0.0.0", True),
+        (b"box.local", True),
+        (b"a.internal:80", True),
+        (b"x.localhost", True),
+        (socket.gethostname().encode(), True),
+        (b"evil.example", False),
+        (b"localhost.evil.example:11434", False),
+        (b"8.8.8.8", False),
+        (b"169.254.169.254", False),
+        (b"local", False),
+        (b"\xff\xfe", False),
+    ],
+)
+def test_hosts(header: bytes, allowed: bool) -> None:
+    assert host_allowed(header) is allowed
+
+
+def test_the_host_check_guards_a_loopback_listener_only() -> None:
+    refused = ask("GET", host="127.0.0.1", Host="evil.example")
+    assert (refused.status_code, refused.content) == (403, b"")
+    assert ask("GET", host="0.0.0.0", Host="evil.example").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("localhost", True), ("::1", True), ("127.9.9.9", True), ("0.0.0.0", False)]
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

@@ -1,0 +1,303 @@
+"""The gateway's side towards its clients, over raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corral_server.gateway.forward import SHUTTING_DOWN
+from corral_server.gateway.front.connection import HEAD_LIMIT
+from tests.support.fake_upstream import Call, fake_upstream, reply, stream
+from tests.support.gateway import (
+    MemoryDirectory,
+    Running,
+    endpoint,
+    entry,
+    gateway_over,
+    raw_request,
+    run,
+    running_gateway,
+)
+from tests.support.waiting import auntil
+
+GET = b"GET /api/version HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+async def talk(gateway: Running, data: bytes) -> bytes:
+    """Sends the bytes and reads until the gateway closes."""
+    reader, writer = await gateway.connect()
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+async def answer_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of a response with a content-length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head, await reader.readexactly(length)
+
+
+def test_requests_sent_ahead_are_answered_in_order() -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (up, gateway):
+            reader, writer = await gateway.connect()
+            bodies = [b'{"model":"tiny","n":%d}' % number for number in range(50)]
+            writer.write(b"".join(raw_request(body=body) + GET for body in bodies))
+            for _ in bodies:
+                assert (await answer_of(reader))[1] == b'{"done":true}'
+                assert b"version" in (await answer_of(reader))[1]
+            writer.close()
+        assert [json.loads(call.body)["n"] for call in up.calls] == list(range(50))
+        assert up.most == 1
+
+    run(scenario())
+
+
+def test_a_client_that_sent_ahead_and_leaves_frees_its_slot() -> None:
+    async def scenario() -> None:
+        async def hang(call: Call) -> None:
+            await call.gone()
+
+        async with gateway_over(hang) as (up, gateway):
+            _, writer = await gateway.connect()
+            writer.write(raw_request() * 3)
+            await auntil(lambda: up.calls)
+            writer.close()
+            await auntil(lambda: gateway.gateway.dispatcher.queue.in_use("default/tiny") == 0)
+        assert len(up.calls) == 1
+
+    run(scenario())
+
+
+def test_connection_close_is_honoured() -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (_, gateway):
+            said = await talk(gateway, raw_request("/api/chat", b'{"model":"tiny"}', "connection: close"))
+        assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close\r\n" in said
+
+    run(scenario())
+
+
+def test_http_1_0_gets_no_chunks() -> None:
+    async def scenario() -> None:
+        async with gateway_over(stream([b'{"n":1}\n', b'{"n":2}\n'])) as (_, gateway):
+            said = await talk(gateway, raw_request().replace(b"HTTP/1.1", b"HTTP/1.0"))
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert body == b'{"n":1}\n{"n":2}\n'
+
+    run(scenario())
+
+
+def test_expect_100_continue() -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (_, gateway):
+            reader, writer = await gateway.connect()
+            head, body = raw_request("/api/chat", b'{"model":"tiny"}', "expect: 100-continue").split(b"\r\n\r\n")
+            writer.write(head + b"\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            assert (await answer_of(reader))[1] == b'{"done":true}'
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_refused_body_is_not_asked_for() -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny")), body_limit=10_000) as gateway:
+            reader, writer = await gateway.connect()
+            writer.write(
+                b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 999999\r\nexpect: 100-continue\r\n\r\n"
+            )
+            head, _ = await answer_of(reader)
+            writer.close()
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in head
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost : x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\na: b\r\n c: folded\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nx: a\x00b\r\n\r\n", 400),
+        (b"POST /api/chat HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /api/chat HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcdef", 400),
+        (b"POST /api/chat HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"POST /api/chat HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 300 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (HEAD_LIMIT + 1), 431),
+        (b"GET /" + b"y" * (HEAD_LIMIT + 1), 431),
+    ],
+)
+def test_what_is_not_http_is_refused_and_the_connection_closed(data: bytes, status: int) -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (up, gateway):
+            said = await talk(gateway, data)
+            assert (await gateway.chat()).status_code == 200
+        assert said.startswith(b"HTTP/1.1 %d " % status)
+        assert len(up.calls) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "target", [b"*", b"http://other/api/version", b"//api", b"/%", b"/%ff%fe", b"/\xc3\xa9", b"/?a#b"]
+)
+def test_odd_targets_are_never_a_5xx(target: bytes) -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory()) as gateway:
+            said = await talk(gateway, b"GET " + target + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert said[9:10] in b"234"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE", "PROPFIND", "PURGE"])
+def test_odd_methods_are_never_a_5xx(method: str) -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory()) as gateway:
+            said = await talk(gateway, f"{method} /api/chat HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        assert said[9:10] == b"4"
+
+    run(scenario())
+
+
+def test_an_offer_to_upgrade_is_ignored() -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory()) as gateway:
+            said = await talk(gateway, GET[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 200 OK")
+
+    run(scenario())
+
+
+def test_a_response_that_breaks_off_closes_the_clients_connection() -> None:
+    async def scenario() -> None:
+        async def behave(call: Call) -> None:
+            await call.head(200, {"content-type": "application/json", "content-length": "5000000"})
+            await call.write(b"x" * 2_000_000)
+            call.close()
+
+        async with gateway_over(behave) as (_, gateway):
+            said = await talk(gateway, raw_request())
+        assert len(said.partition(b"\r\n\r\n")[2]) == 2_000_000
+
+    run(scenario())
+
+
+def test_a_drain_lets_held_and_running_requests_end_and_takes_no_new_ones() -> None:
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def behave(call: Call) -> None:
+            await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
+            await call.chunk(b'{"n":1}\n')
+            await go_on.wait()
+            await call.chunk(b'{"n":2}\n')
+            await call.write(b"0\r\n\r\n")
+
+        async with fake_upstream(reply(), behave) as up:
+            directory = MemoryDirectory.of(entry("tiny", up.port, slots=1))
+            async with running_gateway(directory) as gateway:
+                running = asyncio.create_task(gateway.chat())
+                await auntil(lambda: up.calls)
+                held = asyncio.create_task(gateway.chat())
+                await gateway.until_waiting(1)
+                gateway.server.should_exit = True
+                await auntil(lambda: not gateway.server.servers[0].is_serving())
+                with pytest.raises(OSError, match="refused"):
+                    await asyncio.open_connection("127.0.0.1", gateway.port)
+                go_on.set()
+                assert (await running).text == '{"n":1}\n{"n":2}\n'
+                assert (await held).status_code == 200
+
+    run(scenario())
+
+
+def test_what_is_left_when_the_drain_ends_gets_an_error() -> None:
+    async def scenario() -> None:
+        directory = MemoryDirectory.of(entry("tiny"))
+        async with running_gateway(directory, drain=1.0) as gateway:
+            held = asyncio.create_task(gateway.chat(path="/v1/chat/completions"))
+            await gateway.until_waiting(1)
+            gateway.server.should_exit = True
+            answer = await held
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == SHUTTING_DOWN
+        assert directory.demands[-1] == ("default/tiny", 0, None)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_it_is_a_plain_asgi_application(plain: bool) -> None:
+    async def scenario() -> None:
+        async with fake_upstream() as up:
+            directory = MemoryDirectory.of(entry("tiny"))
+            async with running_gateway(directory, plain=plain) as gateway:
+                _, writer = await gateway.connect()
+                writer.write(raw_request(body=b'{"model":"tiny","who":"leaver"}'))
+                await gateway.until_waiting(1)
+                writer.close()
+                await gateway.until_waiting(0)
+                directory.change(endpoints=(endpoint(up.port),))
+                assert (await gateway.chat()).json() == {"done": True}
+        assert len(up.calls) == 1
+
+    run(scenario())
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"POST /api/chat HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"host: x\r\n",
+        b"content-length: 16\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"connection: close\r\n",
+        b"expect: 100-continue\r\n",
+        b"\r\n",
+        b'{"model":"tiny"}',
+        b"10\r\n",
+        b"0\r\n\r\n",
+        b"\x00",
+        b"HTTP/1.0",
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(FRAGMENTS | st.binary(max_size=6), max_size=12).map(b"".join), min_size=1, max_size=8))
+def test_no_bytes_break_it(inputs: list[bytes]) -> None:
+    """Whatever comes, in pieces: no 5xx, no slot left over, and the next request is answered."""
+
+    async def scenario() -> None:
+        async with gateway_over() as (_, gateway):
+            for data in inputs:
+                reader, writer = await gateway.connect()
+                for start in range(0, len(data), 7):
+                    writer.write(data[start : start + 7])
+                    await writer.drain()
+                writer.write_eof()
+                said = await asyncio.wait_for(reader.read(), 10)
+                assert b"HTTP/1.1 5" not in said
+                writer.close()
+            assert (await gateway.chat()).status_code == 200
+            assert gateway.gateway.dispatcher.queue.in_use("default/tiny") == 0
+            await auntil(lambda: len(gateway.server.server_state.tasks) <= 1)
+
+    run(scenario())
