@@ -61,7 +61,7 @@ def _running(model: ModelState, policy: Policy, now: float) -> Decision:
     ended = _ended(model, policy, now)
     if ended is not None:
         return Decision(least, f"kept: spec.minReplicas is {least}" if least else ended)
-    return Decision(kept, _why_kept(model, least))
+    return Decision(kept, _why_kept(model, policy))
 
 
 def _ended(model: ModelState, policy: Policy, now: float) -> str | None:
@@ -69,7 +69,7 @@ def _ended(model: ModelState, policy: Policy, now: float) -> str | None:
     if not model.live:
         return "unloaded: nobody waits for it any more"
     if idle(model):
-        expiry = _expiry(model)
+        expiry = _expiry(model, policy)
         return "unloaded: its keep_alive ran out" if expiry is not None and now >= expiry else None
     give_up = _give_up(model, policy)
     if give_up is not None and now >= give_up:
@@ -77,11 +77,16 @@ def _ended(model: ModelState, policy: Policy, now: float) -> str | None:
     return None
 
 
-def _expiry(model: ModelState) -> float | None:
-    """When the last replica's keep_alive runs out; None: never."""
+def _expiry(model: ModelState, policy: Policy) -> float | None:
+    """When the last replica's keep_alive runs out; None: never.
+
+    A keep_alive of 0 does not run out before the request has come that the replica was started for.
+    """
     ends = [replica.activity.expires_at if replica.activity else None for replica in model.live]
     known = [end for end in ends if end is not None]
-    return max(known) if known and len(known) == len(ends) else None
+    if not known or len(known) < len(ends):
+        return None
+    return max(*known, unused_until(model, policy) or 0.0)
 
 
 def _give_up(model: ModelState, policy: Policy) -> float | None:
@@ -91,14 +96,14 @@ def _give_up(model: ModelState, policy: Policy) -> float | None:
     return max(replica.started_at for replica in model.live) + policy.load_timeout
 
 
-def _why_kept(model: ModelState, least: int) -> str:
-    if least > 0:
-        return f"kept: spec.minReplicas is {least}"
+def _why_kept(model: ModelState, policy: Policy) -> str:
+    if model.spec.min_replicas > 0:
+        return f"kept: spec.minReplicas is {model.spec.min_replicas}"
     if loading(model):
         return "loading"
     if not idle(model):
         return "serving requests"
-    if _expiry(model) is None:
+    if _expiry(model, policy) is None:
         return "loaded for ever: its keep_alive is negative"
     return "loaded: its keep_alive has not run out"
 
@@ -109,6 +114,8 @@ def _next_time(snapshot: Snapshot, decisions: Mapping[str, Decision], now: float
     for model in snapshot.models:
         if decisions[model.key].replicas == 0:
             continue
-        ends = (_expiry(model) if idle(model) else None, _give_up(model, snapshot.policy))
-        times.extend(end for end in (*ends, unused_until(model, snapshot.policy)) if end is not None and end > now)
+        policy = snapshot.policy
+        expiry = _expiry(model, policy) if idle(model) else None
+        ends = (expiry, _give_up(model, policy), unused_until(model, policy))
+        times.extend(end for end in ends if end is not None and end > now)
     return min(times, default=None)

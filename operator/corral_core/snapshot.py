@@ -79,7 +79,7 @@ class Policy:
     keep_alive: float = 300.0
     max_loaded: int | None = None
     gpus: int = 0
-    min_residency: float = 2.0
+    min_residency: float = 10.0
     load_timeout: float = 300.0
 
     @property

@@ -228,6 +228,15 @@ def test_a_model_just_loaded_is_not_unloaded_before_its_request_arrives() -> Non
     assert decide(fresh, waiting, limit=1, now=made.next).replicas == 0
 
 
+def test_a_keep_alive_of_zero_does_not_run_out_before_the_request_arrives() -> None:
+    unused = activity(last_end=None, keep_alive=0, expires_at=NOW - 1)
+    fresh = replace(warm("a", unused), replicas=(Replica("r", True, False, NOW - 9, unused, NOW - 1),))
+    end = NOW - 1 + Policy().min_residency
+    made = plan_for(fresh)
+    assert (made.decisions["a"].replicas, made.next) == (1, end)
+    assert decide(fresh, now=end).replicas == 0
+
+
 def test_the_oldest_request_gets_the_place() -> None:
     made = plan_for(cold("a", waiting_since=1), cold("b", waiting_since=2), limit=1)
     assert [made.decisions[key].replicas for key in "ab"] == [0, 1]

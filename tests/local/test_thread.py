@@ -44,6 +44,24 @@ def test_from_zero_to_a_streamed_answer_to_zero_and_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_keep_alive_of_zero_serves_and_then_unloads(tmp_path: Path) -> None:
+    with serving(tmp_path, model_file(tmp_path, "tiny", keepAlive=0)) as served:
+        for _ in range(2):
+            assert served.generate("tiny")
+            until(lambda: at_zero(served), START)
+        assert len(served.events("started")) == 2
+
+
+@pytest.mark.slow
+def test_an_unload_request_unloads_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, model_file(tmp_path, "tiny", keepAlive=-1)) as served:
+        served.client.generate("tiny")
+        assert [model.model for model in served.client.ps().models] == ["tiny:latest"]
+        assert served.client.generate("tiny", keep_alive=0).done_reason == "unload"
+        until(lambda: at_zero(served), START)
+
+
+@pytest.mark.slow
 def test_the_command_line_asks_and_lists(tmp_path: Path) -> None:
     with serving(tmp_path, model_file(tmp_path, "tiny", parameters={"num_predict": 4})) as served:
 

@@ -10,7 +10,7 @@ What it does beside serving is in its Model's ``spec.system``, a JSON object:
     keep_alive_s  seconds to stay after the last use (300)
     slots         requests at once (1)
 
-A prompt of ``/api/generate`` may be ``hold:<file>`` (answers when the file is there) or ``crash``.
+A prompt of ``/api/generate`` may be ``hold:<file>`` (answers when the file is there), ``wait:<seconds>`` or ``crash``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class State:
     loaded: bool = False
     draining: bool = False
     in_flight: int = 0
+    connections: int = 0
     last_end: float | None = None
     idle_since: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,22 +76,29 @@ def event(name: str, **fields: object) -> None:
 
 
 async def handle(state: State, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    state.connections += 1
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, path, _ = head.split(" ", 2)
         length = next((int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0)
         body = await reader.readexactly(length)
         if path.startswith("/activity?watch"):
-            await watch(state, writer)
+            state.connections -= 1
+            try:
+                await watch(state, writer)
+            finally:
+                state.connections += 1
         elif path == "/activity":
             await answer(writer, 200, state.activity())
         elif method == "POST":
             await serve(state, writer, body)
         else:
             await answer(writer, 404, b"not found")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        pass
+    except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        pass  # the client left, or the process ends
     finally:
+        state.connections -= 1
+        state.notify()
         writer.close()
 
 
@@ -131,6 +139,8 @@ async def serve(state: State, writer: asyncio.StreamWriter, body: bytes) -> None
             os._exit(3)
         if prompt.startswith("hold:"):
             await asyncio.to_thread(wait_for, Path(prompt[5:]))
+        if prompt.startswith("wait:"):
+            await asyncio.sleep(float(prompt[5:]))
         said = {"response": f"{state.name} says {prompt}", "pid": os.getpid(), "done": True}
         await answer(writer, 200, json.dumps(said).encode())
     finally:
@@ -165,6 +175,9 @@ async def run(state: State, listener: socket.socket) -> None:
     while state.in_flight:
         await state.changed.wait()
     server.close()
+    await asyncio.sleep(0.05)  # connections that were accepted before get their refusal
+    while state.connections:
+        await state.changed.wait()
 
 
 def end_with_parent(descriptor: int) -> None:

@@ -17,7 +17,7 @@ from corral_core.model import Model, ModelSpec
 from corral_core.names import canonical
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.directory import Endpoint, Entry
+from corral_server.gateway.directory import Directory, Endpoint, Entry
 from corral_server.gateway.serving import uvicorn_config
 from tests.support.fake_upstream import Behaviour, FakeUpstream, fake_upstream
 from tests.support.waiting import auntil
@@ -144,7 +144,7 @@ def raw_request(
 
 @asynccontextmanager
 async def running_gateway(
-    directory: MemoryDirectory, *, drain: float = 10.0, plain: bool = False, host: str = "0.0.0.0", **settings: object
+    directory: Directory, *, drain: float = 10.0, plain: bool = False, host: str = "0.0.0.0", **settings: object
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends, then drains.
 
