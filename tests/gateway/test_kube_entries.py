@@ -69,6 +69,12 @@ def test_a_suspended_model_says_so_at_once() -> None:
     assert "suspended" in failure
 
 
+def test_a_model_that_somebody_scaled_to_zero_says_so_instead_of_keeping_requests_waiting() -> None:
+    failure = entry(model(spec={"replicas": 0})).failure
+    assert failure == "model 'tiny:latest' is scaled to zero by spec.replicas"
+    assert entry(model(spec={"replicas": 1})).failure is None
+
+
 def test_an_invalid_model_or_one_that_is_being_deleted_is_not_served() -> None:
     deleted = model()
     metadata = deleted["metadata"]

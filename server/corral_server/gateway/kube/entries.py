@@ -77,8 +77,11 @@ def _facts(status: Json) -> ModelFacts | None:
 
 
 def _failure(model: Model, status: Json, phase: str) -> str | None:
+    name = names_of(model)[0]
     if model.spec.suspend:
-        return f"model '{names_of(model)[0]}' is suspended (spec.suspend is true)"
+        return f"model '{name}' is suspended"
+    if model.spec.replicas == 0:
+        return f"model '{name}' is scaled to zero by spec.replicas"
     if phase != "Failed" or integer(status, "observedGeneration") < model.generation:
         return None  # an edit that the operator has not looked at yet may have cured it
     reasons = [text(item, "message") for item in objects(status, "conditions") if item.get("status") == "False"]
