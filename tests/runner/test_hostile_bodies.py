@@ -1,0 +1,136 @@
+"""Whatever JSON a client sends: an answer or a refusal in the format of the path, never a failure of the runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from tests.support.fake_engine import FakeEngine
+from tests.support.runner_server import ServedRunner, serving
+
+Body = dict[str, object]
+PROPERTY = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def or_anything(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return strategy | strategy | ANYTHING
+
+
+MESSAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": or_anything(st.sampled_from(["user", "assistant", "system", "Tool"])),
+        "content": or_anything(st.text(max_size=20)),
+        "images": ANYTHING,
+        "tool_calls": or_anything(st.just([{"function": {"name": "f", "arguments": {}}}])),
+        "thinking": ANYTHING,
+    },
+)
+MESSAGES = or_anything(st.lists(MESSAGE, max_size=3))
+OPTIONS = or_anything(
+    st.dictionaries(st.sampled_from(["temperature", "top_k", "stop", "num_ctx", "seed", "num_keep"]), ANYTHING)
+)
+COMMON = {
+    "model": or_anything(st.sampled_from(["tiny", "Tiny:latest", "a/b:c"])),
+    "stream": or_anything(st.booleans()),
+    "format": or_anything(st.sampled_from(["json", {"type": "object"}, ""])),
+    "keep_alive": or_anything(st.sampled_from(["5m", 0, -1, "1.5h"])),
+    "options": OPTIONS,
+    "think": ANYTHING,
+    "truncate": ANYTHING,
+    "shift": ANYTHING,
+    "logprobs": ANYTHING,
+    "top_logprobs": ANYTHING,
+    "tools": ANYTHING,
+}
+GENERATE = {
+    "prompt": or_anything(st.text(max_size=20)),
+    "system": ANYTHING,
+    "template": or_anything(st.text(alphabet="{%}. abmesg", max_size=20)),
+    "context": or_anything(st.lists(st.integers(-5, 300), max_size=4)),
+    "raw": ANYTHING,
+    "suffix": ANYTHING,
+    "images": ANYTHING,
+}
+OPENAI = {
+    "temperature": ANYTHING,
+    "top_p": ANYTHING,
+    "max_tokens": ANYTHING,
+    "stop": ANYTHING,
+    "seed": ANYTHING,
+    "response_format": or_anything(st.just({"type": "json_schema", "json_schema": {"schema": {"type": "string"}}})),
+    "stream_options": or_anything(st.just({"include_usage": True})),
+    "reasoning_effort": ANYTHING,
+    "reasoning": ANYTHING,
+}
+
+
+GOOD: Body = {"model": "tiny", "prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, fields: Mapping[str, st.SearchStrategy[object]]) -> Body:
+    """A good request with up to three of the fields replaced."""
+    names = draw(st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True))
+    return GOOD | {name: draw(fields[name]) for name in names}
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[ServedRunner]:
+    with serving(FakeEngine()) as runner:
+        yield runner
+
+
+def check(runner: ServedRunner, path: str, body: object) -> None:
+    response = runner.post(path, raw=json.dumps(body).encode())
+    event(str(response.status_code))
+    assert response.status_code in (200, 400, 404, 500), response.text
+    if response.status_code != 200:
+        error = response.json()["error"]
+        text = error["message"] if path.startswith("/v1/") else error
+        assert isinstance(text, str)
+        assert "internal error" not in text, text
+
+
+@PROPERTY
+@given(body=spoilt(COMMON | GENERATE))
+def test_generate(runner: ServedRunner, body: Body) -> None:
+    check(runner, "/api/generate", body)
+
+
+@PROPERTY
+@given(body=spoilt(COMMON | {"messages": MESSAGES}))
+def test_chat(runner: ServedRunner, body: Body) -> None:
+    check(runner, "/api/chat", body)
+
+
+@PROPERTY
+@given(body=spoilt(COMMON | OPENAI | {"messages": MESSAGES}))
+def test_openai_chat(runner: ServedRunner, body: Body) -> None:
+    check(runner, "/v1/chat/completions", body)
+
+
+@PROPERTY
+@given(body=ANYTHING)
+def test_show(runner: ServedRunner, body: object) -> None:
+    check(runner, "/api/show", body)
+
+
+@PROPERTY
+@given(data=st.binary(max_size=40) | st.text(alphabet='{}[]":,\\u0dD8e+-.1ntf ', max_size=40).map(str.encode))
+def test_bytes(runner: ServedRunner, data: bytes) -> None:
+    response = runner.post("/api/chat", raw=data)
+    assert response.status_code == 400
+    assert response.json()["error"]
