@@ -11,12 +11,12 @@ import hashlib
 import json
 
 from corral_core.errors import CorralError
-from corral_core.jsonfields import Json, text
+from corral_core.jsonfields import Json
 from corral_core.model import Model
 from corral_operator import manifests, paths
 from corral_operator.config import RunnerDefaults
-from corral_operator.kube import Kube, NotFound
-from corral_operator.objects import MODEL_LABEL, DeploymentObject, Meta, ModelObject, ServiceObject
+from corral_operator.kube import Conflict, Kube
+from corral_operator.objects import DeploymentObject, Meta, ModelObject, ServiceObject
 from corral_operator.observe import Store
 
 _Applied = tuple[str, str, int]
@@ -54,10 +54,7 @@ class Actor:
         digest = _digest(wanted)
         if there and there.replicas == replicas and self._applied.get(memo) == _state(digest, there):
             return
-        path = paths.deployments(model.namespace, name)
-        if there is None:
-            await self._check_ours(model, path)
-        answer = await self._kube.apply(path, wanted)
+        answer = await self._apply(paths.deployments(model.namespace, name), wanted, known=there is not None)
         self._store.heard_deployment(answer, kind="APPLIED")
         now_there = self._store.deployments.get(f"{model.namespace}/{name}")
         if now_there:
@@ -71,23 +68,20 @@ class Actor:
         digest = _digest(wanted)
         if there and self._applied.get(memo) == _state(digest, there):
             return
-        path = paths.services(model.namespace, name)
-        if there is None:
-            await self._check_ours(model, path)
-        answer = await self._kube.apply(path, wanted)
+        answer = await self._apply(paths.services(model.namespace, name), wanted, known=there is not None)
         self._store.heard_service(answer, kind="APPLIED")
         now_there = self._store.services.get(f"{model.namespace}/{name}")
         if now_there:
             self._applied[memo] = _state(digest, now_there)
 
-    async def _check_ours(self, model: Model, path: str) -> None:
-        """Only objects with our label are known; one without it may be there all the same."""
+    async def _apply(self, path: str, wanted: Json, *, known: bool) -> Json:
+        """What is known has our label. What is not may exist without it, and then others' fields are not taken."""
         try:
-            there = await self._kube.get(path)
-        except NotFound:
-            return
-        if text(there, "metadata", "labels", MODEL_LABEL) != model.name:
-            raise Foreign(f"{path.rpartition('/')[2]} exists already and is not this Model's: {path}")
+            return await self._kube.apply(path, wanted, force=known)
+        except Conflict as error:
+            if known:
+                raise
+            raise Foreign(f"{path.rpartition('/')[2]} exists already and is not this Model's: {error}") from error
 
 
 def _state(digest: str, there: DeploymentObject | ServiceObject) -> _Applied:

@@ -93,9 +93,12 @@ class Kube:
         version = text(answer, "metadata", "resourceVersion")
         return Listing(objects(answer, "items"), int(version) if version.isdecimal() else 0)
 
-    async def apply(self, path: str, body: Json, *, manager: str = FIELD_MANAGER) -> Json:
-        """Server-side apply: the fields of ``body`` become this manager's, those it left out are given up."""
-        query = {"fieldManager": manager, "force": "true"}
+    async def apply(self, path: str, body: Json, *, manager: str = FIELD_MANAGER, force: bool = True) -> Json:
+        """Server-side apply: the fields of ``body`` become this manager's, those it left out are given up.
+
+        Without ``force`` a field that has another value by another manager raises Conflict.
+        """
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
         return await self._call("PATCH", path, query=query, body=body, content=_APPLY)
 
     async def create(self, path: str, body: Json) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.api import at
+from tests.cluster.api import at, condition
 from tests.cluster.processes import LOOK, WAKE, Installation
 from tests.support.waiting import until
 
@@ -53,3 +53,14 @@ def _settled(corral: Installation, model: str) -> bool:
     seen = at(deployment, "status", "observedGeneration")
     conditions = at(deployment, "status", "conditions")
     return seen == at(deployment, "metadata", "generation") and bool(conditions)
+
+
+def test_a_service_of_somebody_else_is_left_alone_and_the_model_says_so(corral: Installation) -> None:
+    path = f"/api/v1/namespaces/{corral.namespace}/services"
+    spec = {"selector": {"app": "theirs"}, "ports": [{"name": "http", "port": 80}]}
+    theirs = corral.cluster.api.create(path, {"metadata": {"name": "model-meeting"}, "spec": spec})
+    corral.start_operator()
+    corral.add("meeting")
+    corral.wait_phase("meeting", "Failed", 20)
+    assert "model-meeting" in str(condition(corral.model("meeting"), "Accepted").get("message"))
+    assert corral.cluster.api.get(f"{path}/model-meeting") == theirs

@@ -30,7 +30,7 @@ class FakeApi(Kube):
         found: Sequence[Json] = [value for key, value in self.objects.items() if key.split("/")[-2] == plural]
         return Listing(found, self.version)
 
-    async def apply(self, path: str, body: Json, *, manager: str = "corral-operator") -> Json:
+    async def apply(self, path: str, body: Json, *, manager: str = "corral-operator", force: bool = True) -> Json:
         """Replaces the whole object, or its status by a path that ends in ``/status``."""
         self._fail()
         self.writes.append(path)
@@ -41,6 +41,8 @@ class FakeApi(Kube):
             target["status"] = copy.deepcopy(body.get("status", {}))
             return self._bump(target, spec=False)
         known = self.objects.get(path, {})
+        if known and not force:
+            raise Conflict(f"fields of {path} belong to another manager")
         merged = {**copy.deepcopy(dict(known)), **copy.deepcopy(dict(body))}
         merged["metadata"] = {**_metadata(known), **_metadata(body)}
         changed = known.get("spec") != body.get("spec")

@@ -89,6 +89,7 @@ def test_a_deleted_deployment_is_made_anew() -> None:
     bench = Bench()
     bench.ensure(1)
     bench.store.heard_deployment(_later(bench, replicas=1, generation=1), kind=DELETED)
+    del bench.api.objects[DEPLOYMENT]
     assert bench.ensure(1) == [DEPLOYMENT]
 
 
