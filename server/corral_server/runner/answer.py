@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from corral_server.runner.generation import (
+    Engine,
     EngineError,
     Finish,
     InvalidGrammar,
@@ -50,15 +51,17 @@ class Times:
 
 
 class Writer(Protocol):
-    """How one API writes a generation. ``task`` is set before the first call."""
-
-    task: Task
+    """How one API writes a generation."""
 
     @property
     def media_type(self) -> bytes:
         """Of a stream; a whole answer is always JSON."""
 
-    def piece(self, text: str) -> bytes: ...
+    def begin(self, task: Task, engine: Engine) -> None:
+        """Called once, before everything else."""
+
+    def piece(self, text: str) -> bytes:
+        """A part of a stream; empty when there is nothing to be sent yet."""
 
     def end(self, finish: Finish, times: Times) -> bytes:
         """The end of a stream."""
@@ -103,7 +106,7 @@ class GenerationAnswer(Response):
             with self._state.request(self._work.keep_alive) as loaded:
                 times = Times(self._work.started, time.monotonic_ns())
                 task = await asyncio.to_thread(self._work.prepare, loaded)
-                self._work.writer.task = task
+                self._work.writer.begin(task, loaded.engine)
                 async with aclosing(loaded.engine.generate(task)) as items:
                     await (self._stream if self._work.stream else self._whole)(items, times, send=send)
         except ApiError as error:

@@ -37,6 +37,11 @@ def check_think(think: bool | None, model: str, facts: ModelFacts) -> None:
         raise ApiError(400, f'"{model}" does not support thinking')
 
 
+def thinks(think: bool | None, facts: ModelFacts) -> bool:
+    """Whether thinking is to be told from the answer: unset means on for a model that thinks."""
+    return think is not False and "thinking" in facts.capabilities
+
+
 def check_logprobs(fields: Fields, model: str) -> None:
     top = fields.integer("top_logprobs") or 0
     if not 0 <= top <= MAX_LOGPROBS:

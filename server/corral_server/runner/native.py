@@ -67,7 +67,8 @@ class NativeApi:
         def prepare(loaded: Loaded) -> Task:
             return _task(loaded, asked.tokens(loaded, common), common, options=options)
 
-        writer = GenerateWriter(common.model, with_context=not asked.raw)
+        thinks = not asked.raw and capabilities.thinks(common.think, loaded.facts)
+        writer = GenerateWriter(common.model, with_context=not asked.raw, thinks=thinks)
         work = Work(GENERATE, started, common.keep_alive, stream=common.stream, prepare=prepare, writer=writer)
         return GenerationAnswer(self._state, work)
 
@@ -92,7 +93,7 @@ class NativeApi:
         def prepare(loaded: Loaded) -> Task:
             return chat_task(loaded, messages, common, options=options)
 
-        writer = ChatWriter(common.model)
+        writer = ChatWriter(common.model, thinks=capabilities.thinks(common.think, loaded.facts))
         work = Work(CHAT, started, common.keep_alive, stream=common.stream, prepare=prepare, writer=writer)
         return GenerationAnswer(self._state, work)
 

@@ -14,7 +14,8 @@ from typing import Protocol
 from starlette.responses import Response
 
 from corral_server.runner.answer import Times
-from corral_server.runner.generation import Finish, Task
+from corral_server.runner.generation import Engine, Finish, Task
+from corral_server.runner.thinking import ThinkingSplitter, split, splitter_for
 
 NDJSON = b"application/x-ndjson"
 
@@ -40,32 +41,50 @@ clock = _Clock()
 class _Content(Protocol):
     """The members that hold the text: ``"response":"..."`` or ``"message":{...}``."""
 
-    def __call__(self, text: str) -> str: ...
+    def __call__(self, text: str, thinking: str = "") -> str: ...
 
 
 class _NativeWriter:
     media_type = NDJSON
-    task: Task
 
-    def __init__(self, model: str, content: _Content, *, with_context: bool) -> None:
+    def __init__(self, model: str, content: _Content, *, with_context: bool, thinks: bool) -> None:
         self._head = f'{{"model":{encode_basestring(model)},"created_at":"'
         self._content = content
         self._with_context = with_context
+        self._thinks = thinks
+        self._prompt: tuple[int, ...] = ()
+        self._splitter: ThinkingSplitter | None = None
+
+    def begin(self, task: Task, engine: Engine) -> None:
+        self._prompt = task.prompt
+        self._splitter = splitter_for(task, engine) if self._thinks else None
 
     def piece(self, text: str) -> bytes:
-        return f'{self._head}{clock.now()}",{self._content(text)},"done":false}}\n'.encode()
+        if self._splitter is None:
+            return self._line(self._content(text))
+        thinking, text = self._splitter.push(text)
+        return self._line(self._content(text, thinking)) if text or thinking else b""
 
     def end(self, finish: Finish, times: Times) -> bytes:
-        return self.whole("", finish, times) + b"\n"
+        thinking, text = self._splitter.flush() if self._splitter else ("", "")
+        rest = self._line(self._content(text, thinking)) if text or thinking else b""
+        return rest + self._last(self._content(""), finish, times) + b"\n"
 
     def whole(self, text: str, finish: Finish, times: Times) -> bytes:
+        thinking, answer = split(text, self._splitter) if self._splitter else ("", text)
+        return self._last(self._content(answer, thinking), finish, times)
+
+    def _line(self, content: str) -> bytes:
+        return f'{self._head}{clock.now()}",{content},"done":false}}\n'.encode()
+
+    def _last(self, content: str, finish: Finish, times: Times) -> bytes:
         tail = json.dumps(self._tail(finish, times), separators=(",", ":"))[1:]
-        return f'{self._head}{clock.now()}",{self._content(text)},"done":true,{tail}'.encode()
+        return f'{self._head}{clock.now()}",{content},"done":true,{tail}'.encode()
 
     def _tail(self, finish: Finish, times: Times) -> dict[str, object]:
         members: dict[str, object] = {"done_reason": finish.reason}
         if self._with_context:
-            members["context"] = [*self.task.prompt, *finish.generated]
+            members["context"] = [*self._prompt, *finish.generated]
         metrics = {
             "total_duration": time.monotonic_ns() - times.started,
             "load_duration": times.begun - times.started,
@@ -78,13 +97,13 @@ class _NativeWriter:
 
 
 class GenerateWriter(_NativeWriter):
-    def __init__(self, model: str, *, with_context: bool) -> None:
-        super().__init__(model, _response, with_context=with_context)
+    def __init__(self, model: str, *, with_context: bool, thinks: bool) -> None:
+        super().__init__(model, _response, with_context=with_context, thinks=thinks)
 
 
 class ChatWriter(_NativeWriter):
-    def __init__(self, model: str) -> None:
-        super().__init__(model, _message, with_context=False)
+    def __init__(self, model: str, *, thinks: bool) -> None:
+        super().__init__(model, _message, with_context=False, thinks=thinks)
 
 
 def loaded_answer(model: str, chat: bool, *, reason: str) -> Response:
@@ -95,9 +114,11 @@ def loaded_answer(model: str, chat: bool, *, reason: str) -> Response:
     return Response(body, media_type="application/json; charset=utf-8")
 
 
-def _response(text: str) -> str:
-    return f'"response":{encode_basestring(text)}'
+def _response(text: str, thinking: str = "") -> str:
+    more = f',"thinking":{encode_basestring(thinking)}' if thinking else ""
+    return f'"response":{encode_basestring(text)}{more}'
 
 
-def _message(text: str) -> str:
-    return f'"message":{{"role":"assistant","content":{encode_basestring(text)}}}'
+def _message(text: str, thinking: str = "") -> str:
+    more = f',"thinking":{encode_basestring(thinking)}' if thinking else ""
+    return f'"message":{{"role":"assistant","content":{encode_basestring(text)}{more}}}'

@@ -58,7 +58,8 @@ class OpenAIApi:
             return chat_task(loaded, messages, common, options=options)
 
         usage = fields.sub("stream_options", "StreamOptions").flag("include_usage") or False
-        writer = OpenAIWriter(model, include_usage=usage)
+        thinks = capabilities.thinks(common.think, loaded.facts)
+        writer = OpenAIWriter(model, include_usage=usage, thinks=thinks)
         return GenerationAnswer(self._state, Work(CHAT, started, None, common.stream, prepare, writer))
 
 

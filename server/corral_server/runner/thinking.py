@@ -1,0 +1,101 @@
+"""Telling a model's thinking from its answer while the text streams: ``<think>...</think>`` before everything else.
+
+What always holds: nothing is shown that may still turn out to be a part of a tag, the tags and the white space around
+them are never shown, and all other text is shown once, in order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from corral_server.runner.generation import Engine, Task
+
+OPEN, CLOSE = "<think>", "</think>"
+_TAG_TOKENS = 16
+"""Tokens at the end of a prompt that surely hold the tag and the white space after it."""
+
+
+class Shown(NamedTuple):
+    """What became certain of either kind; both may be empty."""
+
+    thinking: str
+    answer: str
+
+
+class ThinkingSplitter:
+    """One generation's text; ``opened`` when the prompt itself already ends with the opening tag."""
+
+    def __init__(self, *, opened: bool = False) -> None:
+        self._held = ""
+        self._state = "thinking" if opened else "start"
+        self._began = False  # something other than white space of the present part was shown
+
+    def push(self, text: str) -> Shown:
+        self._held += text
+        thinking = answer = ""
+        if self._state == "start":
+            self._start()
+        if self._state == "thinking":
+            thinking = self._think()
+        if self._state == "answer":
+            answer = self._trimmed(self._held)
+            self._held = ""
+        return Shown(thinking, answer)
+
+    def flush(self) -> Shown:
+        """What was still held when the generation ended."""
+        held, self._held = self._held, ""
+        if self._state == "thinking":
+            return Shown(self._trimmed(held), "")
+        return Shown("", held if self._state == "start" else self._trimmed(held))
+
+    def _start(self) -> None:
+        """White space may come before the opening tag; any other text means that there is no thinking."""
+        text = self._held.lstrip()
+        if text.startswith(OPEN):
+            self._held, self._state = text[len(OPEN) :], "thinking"
+        elif not OPEN.startswith(text):
+            self._state, self._began = "answer", True
+
+    def _think(self) -> str:
+        before, tag, after = self._held.partition(CLOSE)
+        if tag:
+            shown = self._trimmed(before).rstrip()
+            self._held, self._state, self._began = after, "answer", False
+            return shown
+        keep = _certain(self._held)
+        shown, self._held = self._trimmed(self._held[:keep]), self._held[keep:]
+        return shown
+
+    def _trimmed(self, text: str) -> str:
+        """Without the white space that a part begins with."""
+        if self._began:
+            return text
+        text = text.lstrip()
+        self._began = bool(text)
+        return text
+
+
+def _certain(text: str) -> int:
+    """How much of a thought can be shown: not its trailing white space, and not what may begin the closing tag."""
+    end = len(text)
+    for length in range(min(len(CLOSE) - 1, end), 0, -1):
+        if text.endswith(CLOSE[:length]):
+            end -= length
+            break
+    return len(text[:end].rstrip())
+
+
+def splitter_for(task: Task, engine: Engine) -> ThinkingSplitter:
+    """Some templates end a prompt with the opening tag, and the model then goes on in thought."""
+    try:
+        end = engine.detokenize(task.prompt[-_TAG_TOKENS:])
+    except ValueError:  # a token outside the vocabulary, which the engine is about to refuse
+        end = ""
+    return ThinkingSplitter(opened=end.rstrip().endswith(OPEN))
+
+
+def split(text: str, splitter: ThinkingSplitter) -> Shown:
+    """The whole text of a generation."""
+    first, rest = splitter.push(text), splitter.flush()
+    return Shown(first.thinking + rest.thinking, first.answer + rest.answer)
