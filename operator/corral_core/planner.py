@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from corral_core.activity import FOREVER
 from corral_core.eviction import idle, loading, pinned, unused_until
 from corral_core.places import share_out
 from corral_core.snapshot import Decision, ModelState, Plan, Policy, Snapshot
@@ -117,5 +118,5 @@ def _next_time(snapshot: Snapshot, decisions: Mapping[str, Decision], now: float
         policy = snapshot.policy
         expiry = _expiry(model, policy) if idle(model) else None
         ends = (expiry, _give_up(model, policy), unused_until(model, policy))
-        times.extend(end for end in ends if end is not None and end > now)
+        times.extend(end for end in ends if end is not None and now < end < FOREVER)
     return min(times, default=None)

@@ -113,6 +113,11 @@ def test_a_load_that_never_ends_is_given_up_when_nobody_waits() -> None:
     assert decide(loading("a", waiting_since=0), now=late).replicas == 1
 
 
+def test_patience_without_end_asks_for_no_planning_at_its_end() -> None:
+    policy = Policy(load_timeout=FOREVER)
+    assert plan(Snapshot((loading("a"),), policy), NOW).next is None
+
+
 def test_a_start_that_has_not_begun_is_called_off_when_nobody_waits() -> None:
     assert decide(replace(cold("a"), desired=1)).replicas == 0
 

@@ -80,7 +80,7 @@ def test_steady_traffic_for_one_model_does_not_keep_another_waiting(
     world = World(pair, 1, [*steady, lone])
     world.run(until=600)
     older = sum(1 for request in steady if request.arrives <= lone.arrives)
-    assert dict(world.served)[lone] - lone.arrives <= older * lasts + 2 * (load + leave) + 3
+    assert dict(world.served)[lone] - lone.arrives <= older * (lasts + 1) + 2 * (load + leave) + 4
     assert not any(world.waiting.values())
 
 

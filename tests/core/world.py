@@ -1,8 +1,9 @@
 """A small simulated world for the planner: gateways with a queue for each model, runners that load, serve and leave.
 
 Time goes in whole seconds. In each second requests arrive and end, loads and unloadings end, the plan is made and
-applied, and waiting requests are dispatched, first in first out. What the planner must never do raises AssertionError
-where it happens.
+applied, and waiting requests are dispatched, first in first out. What a runner says of itself is late: a request that
+it was sent shows only in the next second, and one that it was told to leave with goes back to its place in the queue.
+What the planner must never do raises AssertionError where it happens.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Runner:
     name: str
     started: int
     gone_at: int | None = None
+    sent: list[Request] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     last_end: int | None = None
     served: int = 0
@@ -82,10 +84,13 @@ class World:
         self.served: list[tuple[Request, int]] = []
 
     def run(self, until: int) -> None:
-        """Lets time pass until every request was dispatched, but no further than ``until``."""
+        """Lets time pass until every request was begun, but no further than ``until``."""
         self.step()
-        while self.now < until and (self.coming or any(self.waiting.values())):
+        while self.now < until and (self.coming or any(self.waiting.values()) or self._sent()):
             self.step()
+
+    def _sent(self) -> bool:
+        return any(runner.sent for runners in self.runners.values() for runner in runners)
 
     def step(self) -> None:
         self._time_passes()
@@ -116,10 +121,26 @@ class World:
             self.waiting[request.model].append(request)
         for key, runners in self.runners.items():
             for runner in runners:
+                self._begin(runner)
                 ended = [end for end in runner.ends if end <= self.now]
                 runner.ends = [end for end in runner.ends if end > self.now]
                 runner.last_end = self.now if ended else runner.last_end
             self.runners[key] = [r for r in runners if r.gone_at is None or r.gone_at > self.now or r.ends]
+
+    def _begin(self, runner: Runner) -> None:
+        """The runner begins what it was sent, and says so from now on."""
+        for request in runner.sent:
+            runner.ends.append(self.now + request.lasts)
+            runner.served += 1
+            self.served.append((request, self.now))
+        runner.sent = []
+
+    def _leave(self, runner: Runner) -> None:
+        """The runner is told to leave: it refuses what it has not begun."""
+        runner.gone_at = self.now + runner.kind.leave_time
+        queue = self.waiting[runner.kind.key]
+        queue[:] = sorted([*runner.sent, *queue], key=lambda request: request.arrives)
+        runner.sent = []
 
     def _apply(self, made: Plan) -> None:
         self._check(made)
@@ -127,7 +148,7 @@ class World:
             self.desired[key], self.draining[key] = decision.replicas, decision.draining
             live = [runner for runner in self.runners[key] if runner.gone_at is None]
             for runner in live[decision.replicas :]:
-                runner.gone_at = self.now + runner.kind.leave_time
+                self._leave(runner)
             for _ in range(decision.replicas - len(live)):
                 self.runners[key].append(Runner(self.kinds[key], f"{key}-{self.started}", self.now))
                 self.started += 1
@@ -159,11 +180,8 @@ class World:
         for key, queue in self.waiting.items():
             for runner in self.runners[key]:
                 routable = runner.loaded(self.now) and runner.gone_at is None and not self.draining[key]
-                while queue and routable and len(runner.ends) < runner.kind.slots:
-                    request = queue.pop(0)
-                    runner.ends.append(self.now + request.lasts)
-                    runner.served += 1
-                    self.served.append((request, self.now))
+                while queue and routable and len(runner.ends) + len(runner.sent) < runner.kind.slots:
+                    runner.sent.append(queue.pop(0))
 
     def _planning_again_changes_nothing(self) -> None:
         made = plan(self.snapshot(), self.now)

@@ -41,6 +41,11 @@ def test_two_models_with_one_name_are_a_problem(tmp_path: Path, capsys: pytest.C
     assert "default/b: the name is taken: x:latest" in capsys.readouterr().out
 
 
+def test_a_folder_without_model_files_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("validate", tmp_path) == 1
+    assert capsys.readouterr().out == "there is no Model file\n"
+
+
 def test_a_file_that_does_not_exist_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome("validate", tmp_path / "none.yaml") == 1
     assert "none.yaml" in capsys.readouterr().out

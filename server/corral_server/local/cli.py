@@ -49,7 +49,11 @@ def validate(paths: Sequence[Path]) -> int:
     """Prints what is wrong with each file; 0 when nothing is."""
     problems = 0
     models = []
-    for path in model_files(paths):
+    files = model_files(paths)
+    if not files:
+        print("there is no Model file")
+        return 1
+    for path in files:
         try:
             found = load_models(path.read_text("utf-8"))
         except (InvalidModel, OSError, UnicodeDecodeError) as error:
