@@ -12,7 +12,8 @@ from corral_core.jsonfields import mapping, objects
 from corral_core.resource import parse_model
 from tests.cluster.api import APPLY, ApiError, Object, at
 from tests.cluster.cluster import Cluster
-from tests.core.model_cases import BAD, GOOD, SOURCE, Bad, Good, document
+from tests.core.bad_models import BAD
+from tests.core.model_cases import GOOD, SOURCE, Bad, Good, document
 
 pytestmark = pytest.mark.cluster
 

@@ -22,7 +22,8 @@ from corral_core.resource import (
     serving_digest,
     serving_spec,
 )
-from tests.core.model_cases import BAD, EVERYTHING, GOOD, SOURCE, Bad, Good, document
+from tests.core.bad_models import BAD
+from tests.core.model_cases import EVERYTHING, GOOD, SOURCE, Bad, Good, document
 
 
 def _model(name: str = "tiny", *, created: str | None = None, **spec: object) -> Model:

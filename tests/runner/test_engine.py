@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import (
-    EngineFailed,
     InvalidGrammar,
     InvalidPrompt,
-    LoadFailed,
     PromptTooLong,
     Sampling,
     Task,
@@ -280,133 +276,6 @@ def test_a_running_stream_flows_while_a_long_prompt_is_read(engine: LlamaEngine)
         return pieces_meanwhile
 
     assert asyncio.run(scenario()) >= 1
-
-
-def test_a_decode_that_fails_ends_its_request_and_not_the_engine(
-    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._context, "decode", lambda: -3)
-        with pytest.raises(EngineFailed):
-            answer(engine, task)
-    assert "Paris" in answer(engine, task).text
-
-
-def test_a_step_that_raises_ends_its_requests_and_not_the_engine(
-    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken() -> int:
-        raise ZeroDivisionError("broken")
-
-    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._context, "decode", broken)
-        with pytest.raises(EngineFailed, match="broken"):
-            answer(engine, task)
-    assert "Paris" in answer(engine, task).text
-    assert engine.stalled_for == 0.0
-
-
-def test_one_bad_sequence_does_not_fail_the_others_of_its_batch(
-    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    poison = words(engine, 3)
-    decode, add = engine._context.decode, engine._context.add
-    poisoned = threading.local()
-
-    def add_watched(sequence: int, position: int, tokens: list[int], *, output: bool) -> int:
-        poisoned.yes = getattr(poisoned, "yes", False) or tuple(tokens) == poison
-        return add(sequence, position, tokens, output=output)
-
-    def decode_watched() -> int:
-        bad, poisoned.yes = getattr(poisoned, "yes", False), False
-        return -1 if bad else decode()
-
-    async def both() -> list[object]:
-        good = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
-        return list(await asyncio.gather(ask(engine, good), ask(engine, Task(poison, GREEDY)), return_exceptions=True))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._context, "add", add_watched)
-        patch.setattr(engine._context, "decode", decode_watched)
-        good, bad = asyncio.run(both())
-    assert "Paris" in getattr(good, "text", "")
-    assert isinstance(bad, EngineFailed)
-
-
-def test_a_cache_without_room_takes_it_from_idle_slots(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
-    answer(engine, task)
-    decode, refusals = engine._context.decode, [1]
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._context, "decode", lambda: refusals.pop() if refusals else decode())
-        assert "Paris" in answer(engine, Task(chat(engine, "Which city is France's capital?"), GREEDY)).text
-    assert sum(bool(slot.cells) for slot in engine._slots) == 1
-
-
-def test_closing_fails_what_runs_and_what_waits() -> None:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=1, threads=1))
-
-    async def scenario() -> list[object]:
-        endless = Task(chat(engine, "Count."), GREEDY, grammar=ENDLESS)
-        tasks = [asyncio.create_task(ask(engine, endless)) for _ in range(3)]
-        await auntil(lambda: engine.waiting == 2)
-        await asyncio.to_thread(engine.close)
-        return list(await asyncio.gather(*tasks, return_exceptions=True))
-
-    assert [type(result) for result in asyncio.run(scenario())] == [EngineFailed] * 3
-    with pytest.raises(EngineFailed):
-        answer(engine, Task((1,), GREEDY))
-
-
-def test_loading_reports_its_progress_and_its_size() -> None:
-    shares: list[float] = []
-
-    def note(share: float) -> bool:
-        shares.append(share)
-        return True
-
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=2, threads=1), progress=note)
-    try:
-        assert shares == sorted(shares)
-        assert shares[-1] == 1.0
-        assert (engine.context_length, engine.slots, engine.vram_bytes) == (CONTEXT, 2, 0)
-        assert engine.size_bytes > weights().stat().st_size * 0.9
-        assert (engine.bos_text, engine.eos_text) == ("<|im_start|>", "<|im_end|>")
-        assert "im_start" in (engine.chat_template or "")
-    finally:
-        engine.close()
-
-
-def test_the_context_is_held_to_what_the_model_was_trained_for() -> None:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=10**6, slots=1, threads=1))
-    try:
-        assert engine.context_length == 2048 or engine.context_length == 8192
-    finally:
-        engine.close()
-
-
-@pytest.mark.parametrize("damage", ["no gguf", "empty", "truncated", "missing", "folder"])
-def test_weights_that_cannot_be_loaded_give_a_clear_error(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "broken.gguf"
-    if damage == "folder":
-        path.mkdir()
-    elif damage != "missing":
-        data = weights().read_bytes()
-        path.write_bytes({"no gguf": b"hello" * 1000, "empty": b"", "truncated": data[: len(data) // 2]}[damage])
-    with pytest.raises(LoadFailed, match=r"broken\.gguf cannot be loaded: "):
-        LlamaEngine.load(path)
-
-
-def test_loading_can_be_given_up(tmp_path: Path) -> None:
-    with pytest.raises(LoadFailed):
-        LlamaEngine.load(weights(), progress=lambda _share: False)
-
-
-def test_an_unknown_cache_type_is_refused() -> None:
-    with pytest.raises(LoadFailed, match="q9_9"):
-        LlamaEngine.load(weights(), EngineOptions(cache_type="q9_9", slots=1, context_length=CONTEXT))
 
 
 def test_text_and_tokens_are_each_others_inverse(engine: LlamaEngine) -> None:

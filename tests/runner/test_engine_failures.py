@@ -1,0 +1,107 @@
+"""What goes wrong inside the engine ends the request it belongs to, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from corral_server.runner.engine import EngineOptions, LlamaEngine
+from corral_server.runner.generation import (
+    EngineFailed,
+    Task,
+)
+from tests.runner.engines import GREEDY, answer, ask, chat, weights, words
+from tests.support.waiting import auntil
+
+CONTEXT = 256
+
+
+ENDLESS = "root ::= [a-z ] root"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaEngine]:
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=4, batch=128, threads=1))
+    yield engine
+    engine.close()
+
+
+def test_a_decode_that_fails_ends_its_request_and_not_the_engine(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._context, "decode", lambda: -3)
+        with pytest.raises(EngineFailed):
+            answer(engine, task)
+    assert "Paris" in answer(engine, task).text
+
+
+def test_a_step_that_raises_ends_its_requests_and_not_the_engine(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> int:
+        raise ZeroDivisionError("broken")
+
+    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._context, "decode", broken)
+        with pytest.raises(EngineFailed, match="broken"):
+            answer(engine, task)
+    assert "Paris" in answer(engine, task).text
+    assert engine.stalled_for == 0.0
+
+
+def test_one_bad_sequence_does_not_fail_the_others_of_its_batch(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = words(engine, 3)
+    decode, add = engine._context.decode, engine._context.add
+    poisoned = threading.local()
+
+    def add_watched(sequence: int, position: int, tokens: list[int], *, output: bool) -> int:
+        poisoned.yes = getattr(poisoned, "yes", False) or tuple(tokens) == poison
+        return add(sequence, position, tokens, output=output)
+
+    def decode_watched() -> int:
+        bad, poisoned.yes = getattr(poisoned, "yes", False), False
+        return -1 if bad else decode()
+
+    async def both() -> list[object]:
+        good = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
+        return list(await asyncio.gather(ask(engine, good), ask(engine, Task(poison, GREEDY)), return_exceptions=True))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._context, "add", add_watched)
+        patch.setattr(engine._context, "decode", decode_watched)
+        good, bad = asyncio.run(both())
+    assert "Paris" in getattr(good, "text", "")
+    assert isinstance(bad, EngineFailed)
+
+
+def test_a_cache_without_room_takes_it_from_idle_slots(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
+    answer(engine, task)
+    decode, refusals = engine._context.decode, [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._context, "decode", lambda: refusals.pop() if refusals else decode())
+        assert "Paris" in answer(engine, Task(chat(engine, "Which city is France's capital?"), GREEDY)).text
+    assert sum(bool(slot.cells) for slot in engine._slots) == 1
+
+
+def test_closing_fails_what_runs_and_what_waits() -> None:
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=1, threads=1))
+
+    async def scenario() -> list[object]:
+        endless = Task(chat(engine, "Count."), GREEDY, grammar=ENDLESS)
+        tasks = [asyncio.create_task(ask(engine, endless)) for _ in range(3)]
+        await auntil(lambda: engine.waiting == 2)
+        await asyncio.to_thread(engine.close)
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    assert [type(result) for result in asyncio.run(scenario())] == [EngineFailed] * 3
+    with pytest.raises(EngineFailed):
+        answer(engine, Task((1,), GREEDY))

@@ -1,0 +1,72 @@
+"""Loading weights: progress, limits, and what is said when they cannot be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corral_server.runner.engine import EngineOptions, LlamaEngine
+from corral_server.runner.generation import (
+    LoadFailed,
+)
+from tests.runner.engines import weights
+
+CONTEXT = 256
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaEngine]:
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=4, batch=128, threads=1))
+    yield engine
+    engine.close()
+
+
+def test_loading_reports_its_progress_and_its_size() -> None:
+    shares: list[float] = []
+
+    def note(share: float) -> bool:
+        shares.append(share)
+        return True
+
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=CONTEXT, slots=2, threads=1), progress=note)
+    try:
+        assert shares == sorted(shares)
+        assert shares[-1] == 1.0
+        assert (engine.context_length, engine.slots, engine.vram_bytes) == (CONTEXT, 2, 0)
+        assert engine.size_bytes > weights().stat().st_size * 0.9
+        assert (engine.bos_text, engine.eos_text) == ("<|im_start|>", "<|im_end|>")
+        assert "im_start" in (engine.chat_template or "")
+    finally:
+        engine.close()
+
+
+def test_the_context_is_held_to_what_the_model_was_trained_for() -> None:
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=10**6, slots=1, threads=1))
+    try:
+        assert engine.context_length == 2048 or engine.context_length == 8192
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("damage", ["no gguf", "empty", "truncated", "missing", "folder"])
+def test_weights_that_cannot_be_loaded_give_a_clear_error(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "broken.gguf"
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        data = weights().read_bytes()
+        path.write_bytes({"no gguf": b"hello" * 1000, "empty": b"", "truncated": data[: len(data) // 2]}[damage])
+    with pytest.raises(LoadFailed, match=r"broken\.gguf cannot be loaded: "):
+        LlamaEngine.load(path)
+
+
+def test_loading_can_be_given_up(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed):
+        LlamaEngine.load(weights(), progress=lambda _share: False)
+
+
+def test_an_unknown_cache_type_is_refused() -> None:
+    with pytest.raises(LoadFailed, match="q9_9"):
+        LlamaEngine.load(weights(), EngineOptions(cache_type="q9_9", slots=1, context_length=CONTEXT))
