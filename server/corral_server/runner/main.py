@@ -62,7 +62,7 @@ class Runner:
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if not loading.done():
+            if self._stop.is_set() and self._state.loaded is None:
                 return await self._give_up(loading)
             loading.result()
             await stopped
