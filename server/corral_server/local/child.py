@@ -183,9 +183,9 @@ class Child:
     def _heard(self, activity: Activity | None) -> None:
         if activity is not None and (activity.loaded or activity != self._activity):
             self._last_sign = time.monotonic()
-        if activity == self._activity:
+        before, self._activity = self._activity, activity
+        if _decides(activity) == _decides(before):
             return
-        self._activity = activity
         if activity is not None and activity.loaded:
             self._slots = max(1, activity.slots)
             if self.ready_since is None:
@@ -228,6 +228,14 @@ class Child:
     def last_errors(self) -> list[str]:
         """The last lines of its standard error."""
         return list(self._errors)
+
+
+def _decides(activity: Activity | None) -> object:
+    """What of an activity can change a decision: under steady load the number of requests alone does not."""
+    if activity is None:
+        return None
+    clock = activity.keep_alive, activity.expires_at, activity.last_end if not activity.busy else None
+    return activity.loaded, activity.draining, activity.busy, activity.slots, clock
 
 
 def label(model: Model) -> str:
