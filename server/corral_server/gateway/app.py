@@ -9,15 +9,18 @@ connections to the runners are closed.
 from __future__ import annotations
 
 import asyncio
+import functools
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
+from corral_core.errors import InvalidName
 from corral_server.gateway import metadata
 from corral_server.gateway.apis import APIS, SHOW, Api
 from corral_server.gateway.body import Gone, field, parse_body, read_body
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.cors import FORBIDDEN, NO_HEADERS, Origins, host_allowed, is_loopback
+from corral_server.gateway.cors import FORBIDDEN, Origins, host_allowed, is_loopback
 from corral_server.gateway.directory import Directory
+from corral_server.gateway.express import LIMIT as EXPRESS_LIMIT
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
@@ -28,7 +31,6 @@ from corral_server.gateway.unload import is_unload, unload
 from corral_server.gateway.upstream import Pool
 from corral_server.wire.errors import ApiError
 
-_NOTHING: dict[str, Exchange] = {}
 _MANAGED = "models are managed as Model resources here: apply or delete a Model instead"
 
 
@@ -67,24 +69,54 @@ class Gateway:
                 return
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope["headers"]
-        request = Request(scope["method"], scope["path"], scope["query_string"], headers, receive, send, NO_HEADERS)
-        request.exchange = scope.get("extensions", _NOTHING).get("corral.exchange")
+        request = Request(scope, receive, send)
+        await self._guarded(request, self._handle(request))
+
+    async def _guarded(self, request: Request, work: Awaitable[Answer | None]) -> None:
+        """Whatever goes wrong before the answer has begun becomes an error in the wire format of the path."""
         try:
-            answer = self._admit(request)
-            if answer is None:
-                handler = self._routes.find(request.method, request.path)
-                answer = handler if isinstance(handler, Answer) else await handler(request)
+            answer = await work
             if answer is not None:
                 await send_answer(request, answer)
         except ApiError as error:
             await answer_error(request, error)
+        except ModelGone:
+            await answer_error(request, ApiError(404, request.unknown))
         except Gone:
             return
         except asyncio.CancelledError:
             if not request.started:
                 await answer_shutdown(request)
             raise
+
+    async def _handle(self, request: Request) -> Answer | None:
+        answer = self._admit(request)
+        if answer is not None:
+            return answer
+        handler = self._routes.find(request.method, request.path)
+        return handler if isinstance(handler, Answer) else await handler(request)
+
+    def express(self, exchange: Exchange) -> bool:
+        """The short way for a complete request; False, and nothing done, when it must go the usual one."""
+        request = Request(exchange.scope, exchange.receive, exchange.send)
+        api = APIS.get(request.path)
+        body = exchange.whole_body()
+        if api is None or request.method != "POST" or len(body) > EXPRESS_LIMIT or self._admit(request) is not None:
+            return False
+        try:
+            data = self._parse(api, body)
+            model = field(data, "model", kind=api.kind)
+            entry = self._directory.find(model) if model else None
+            if entry is None or is_unload(api.path, data):
+                return False
+            request.unknown = api.unknown.replace("{}", model)
+            resume = functools.partial(self._resume, request, exchange)
+            return self._forwarder.express(request, entry, body, exchange=exchange, resume=resume)
+        except (ApiError, InvalidName):
+            return False
+
+    def _resume(self, request: Request, exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+        exchange.go_on(lambda: self._guarded(request, work()))
 
     def _admit(self, request: Request) -> Answer | None:
         """CORS and the Host check: the answer that ends the request here, if it does."""
@@ -118,10 +150,8 @@ class Gateway:
         if is_unload(api.path, data):
             return json_answer(await unload(self._pool, entry, api.path, model=model, body=body))
         del data
-        try:
-            await self._forwarder.forward(request, entry, body)
-        except ModelGone:
-            raise ApiError(404, api.unknown.replace("{}", model)) from None
+        request.unknown = api.unknown.replace("{}", model)
+        await self._forwarder.forward(request, entry, body)
         return None
 
     def _parse(self, api: Api, body: bytes) -> Mapping[str, object]:

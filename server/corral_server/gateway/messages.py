@@ -25,26 +25,42 @@ JSON_TYPE = b"application/json; charset=utf-8"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 
 
-@dataclass(slots=True)
 class Request:
     """What handlers get.
 
     ``path`` is decoded; ``length`` is the Content-Length header, ``connection`` all Connection headers; ``extra`` are
     headers that every answer to this request carries; ``exchange`` is there under the gateway's own server;
-    ``started`` is set once an answer has begun.
+    ``unknown`` is the error text when its Model goes away; ``started`` is set once an answer has begun.
     """
 
-    method: str
-    path: str
-    query: bytes
-    headers: Sequence[tuple[bytes, bytes]]
-    receive: Receive
-    send: Send
-    extra: Headers
-    length: bytes = b""
-    connection: bytes = b""
-    exchange: Exchange | None = None
-    started: bool = False
+    __slots__ = (
+        "connection",
+        "exchange",
+        "extra",
+        "headers",
+        "length",
+        "method",
+        "path",
+        "query",
+        "receive",
+        "send",
+        "started",
+        "unknown",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self.receive = receive
+        self.send = send
+        self.exchange: Exchange | None = scope.get("corral.exchange")
+        self.extra: Headers = []
+        self.length = b""
+        self.connection = b""
+        self.unknown = ""
+        self.started = False
 
     def header(self, name: bytes) -> bytes:
         """The first value of this header, empty when there is none."""

@@ -121,21 +121,30 @@ class Queue:
 
         Raises QueueFull.
         """
-        line = self._lines.get(key)
-        if line is None or line.seen is not endpoints:
-            self.update(key, endpoints, keep=True)
-            line = self._lines[key]
-        ticket = Ticket(key, next(self._numbers), since=since)
-        place = None if line.waiting else line.best()
-        if place is not None:
-            place.in_use += 1
-            ticket.place = place
+        ticket = self.enter_at_once(key, endpoints)
+        if ticket is not None:
             return ticket
+        line = self._lines.get(key) or self._lines.setdefault(key, Line())
+        ticket = Ticket(key, next(self._numbers), since=since)
         if self._waiting >= self._limit:
             self._tidy(key, line)
             raise QueueFull
         self._wait(line, ticket)
         line.waiting[ticket] = None
+        return ticket
+
+    def enter_at_once(self, key: str, endpoints: Iterable[Endpoint]) -> Ticket | None:
+        """A ticket with a place, or None when the request would have to wait."""
+        line = self._lines.get(key)
+        if line is None or line.seen is not endpoints:
+            self.update(key, endpoints)
+            line = self._lines.get(key)
+        place = None if line is None or line.waiting else line.best()
+        if place is None:
+            return None
+        place.in_use += 1
+        ticket = Ticket(key, next(self._numbers), since=0.0)
+        ticket.place = place
         return ticket
 
     def close(self, ticket: Ticket) -> None:
@@ -162,7 +171,7 @@ class Queue:
         line.restore(ticket)
         self._assign(line)
 
-    def update(self, key: str, endpoints: Iterable[Endpoint], *, keep: bool = False) -> None:
+    def update(self, key: str, endpoints: Iterable[Endpoint]) -> None:
         """The endpoints of this model from now on; requests that run on one that is gone go on running.
 
         An endpoint that is new or changed is usable at once, whatever it was before.
@@ -179,8 +188,7 @@ class Queue:
         for gone in [place for place in line.places.values() if not place.listed and not place.in_use]:
             del line.places[gone.endpoint.id]
         self._assign(line)
-        if not keep:
-            self._tidy(key, line)
+        self._tidy(key, line)
 
     def wake(self, key: str, place: Place) -> None:
         """The endpoint has rested."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import httptools
@@ -45,7 +45,8 @@ class Broken(UpstreamError):
 class Connection(asyncio.Protocol):
     """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
 
-    ``complete`` is set when the whole response arrived; what is not taken yet still waits for ``read``.
+    ``complete`` is set when the whole response arrived; what is not taken yet still waits for ``read``. Instead of
+    waiting for ``head`` a ``listener`` may be set: it is called once, when ``head`` would return or raise.
     """
 
     def __init__(self) -> None:
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._sent_at = 0.0
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.listener: Callable[[], None] | None = None
 
     # What the user calls
 
@@ -214,6 +216,10 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _wake(self) -> None:
+        if self.listener is not None:
+            listener, self.listener = self.listener, None
+            listener()
+            return
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

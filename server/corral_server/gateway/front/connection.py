@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import urllib.parse
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from corral_server.gateway.front.exchange import READ_AHEAD, Exchange, status_line
+from corral_server.gateway.front.exchange import Exchange, status_line
+from corral_server.gateway.front.target import split_target
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of request line and headers."""
@@ -46,6 +47,8 @@ class FrontConnection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._app = config.loaded_app
+        self._express: Callable[[Exchange], bool] | None = getattr(config.loaded_app, "express", None)
+        self._fresh: Exchange | None = None
         self._idle_limit = float(config.timeout_keep_alive)
         self._state = server_state
         self.loop = _loop or asyncio.get_running_loop()
@@ -99,9 +102,11 @@ class FrontConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._deaf = True  # whatever follows is another protocol, which is not spoken here
             self._last_request()
+            self._begin_fresh()
         except httptools.HttpParserError:
             self._refuse(400, b"Invalid HTTP request received.")
         else:
+            self._begin_fresh()
             if self._reading is None or not self._reading.begun:
                 self._head_size += len(data)
                 if self._head_size > HEAD_LIMIT:
@@ -141,7 +146,7 @@ class FrontConnection(asyncio.Protocol):
         reading.begun = True
         version = parser.get_http_version()
         method = parser.get_method()
-        path, query = _split(self._target)
+        path, query = split_target(self._target)
         reading.old = version == "1.0"
         reading.keep_alive = parser.should_keep_alive()
         reading.scope = {
@@ -157,14 +162,14 @@ class FrontConnection(asyncio.Protocol):
             "headers": reading.headers,
             "client": self._peer,
             "server": self._own,
-            "extensions": {"corral.exchange": reading},
+            "corral.exchange": reading,
         }
         if len(reading.headers) > HEADER_COUNT:
             self._refuse(431, b"The request has too many headers.")
         elif self._closing:
             self._deaf = True
         elif self._current is None:
-            self._begin(reading)
+            self._current = self._fresh = reading  # begun when all that came with its head was read
         else:
             self._ahead.append(reading)
             if self._crowded:
@@ -207,6 +212,8 @@ class FrontConnection(asyncio.Protocol):
         """The response is written."""
         self._state.total_requests += 1
         self._current = None
+        if exchange.task is None:
+            self._forget(exchange)
         self._heard_at = self.loop.time()
         if not exchange.keep_alive or self._closing:
             self._ahead.clear()
@@ -229,11 +236,18 @@ class FrontConnection(asyncio.Protocol):
             self._close()
         else:
             self._last_request()
+            if self._current.on_drain is not None:
+                self._current.on_drain()
 
     # Inside
 
     def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
+        if self._express is None or not exchange.complete or not self._express(exchange):
+            self.start(exchange)
+
+    def start(self, exchange: Exchange) -> None:
+        """Has the connection's task answer it."""
         if self._task is None:
             self._task = self.loop.create_task(self._run())
             self._state.tasks.add(self._task)
@@ -246,7 +260,7 @@ class FrontConnection(asyncio.Protocol):
         try:
             while not self._lost:
                 exchange = self._current
-                if exchange is None or exchange.finished:
+                if exchange is None or exchange.task is None:
                     self._turn = self.loop.create_future()
                     await self._turn
                     self._turn = None
@@ -258,15 +272,28 @@ class FrontConnection(asyncio.Protocol):
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
-            await self._app(exchange.scope, exchange.receive, exchange.send)
+            if exchange.work is not None:
+                await exchange.work()
+            else:
+                await self._app(exchange.scope, exchange.receive, exchange.send)
         except Exception:
             log.exception("the application failed")
         finally:
             if self._current is exchange:
                 self._current = None
-            exchange.scope = {}  # which refers to the exchange: nothing is left for the cycle collector
+            self._forget(exchange)
             if not exchange.finished and not exchange.gone:
                 self._unanswered(exchange)
+
+    def _forget(self, exchange: Exchange) -> None:
+        """Nothing that refers to itself is left for the cycle collector."""
+        exchange.scope = {}
+        exchange.work = exchange.task = None
+
+    def _begin_fresh(self) -> None:
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and self._current is fresh:
+            self._begin(fresh)
 
     def _unanswered(self, exchange: Exchange) -> None:
         """The application ended without a whole response: the client must not take what it has for one."""
@@ -314,23 +341,3 @@ class FrontConnection(asyncio.Protocol):
             return
         rest = limit - silent if self._current is None or waits_for_client else limit
         self._timer = self.loop.call_later(max(0.1, rest), self._look)
-
-
-def _split(target: bytes) -> tuple[str, bytes]:
-    """Path (decoded) and query of a request target; what is no path comes out as one that no route has."""
-    if not target.startswith(b"/"):
-        try:
-            parsed = httptools.parse_url(target)
-        except httptools.HttpParserInvalidURLError:
-            return target.decode("latin-1"), b""
-        return _decode(parsed.path or b""), parsed.query or b""
-    path, _, query = target.partition(b"?")
-    return _decode(path), query
-
-
-def _decode(path: bytes) -> str:
-    text = path.decode("utf-8", "replace")
-    return urllib.parse.unquote(text) if "%" in text else text
-
-
-__all__ = ["HEAD_LIMIT", "READ_AHEAD", "FrontConnection"]

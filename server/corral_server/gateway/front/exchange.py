@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from corral_server.gateway.messages import Headers, Message, Scope
@@ -38,7 +38,8 @@ class Exchange:
     """``on_leave`` is called when the client leaves before the response is finished.
 
     ``begun``: the head has been read. ``complete``: all of the request has. ``started``, ``finished``: the response.
-    ``task`` runs the application for it.
+    ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first;
+    ``on_drain`` is called then when the server wants to end.
     """
 
     __slots__ = (
@@ -59,10 +60,12 @@ class Exchange:
         "headers",
         "keep_alive",
         "old",
+        "on_drain",
         "on_leave",
         "scope",
         "started",
         "task",
+        "work",
     )
 
     def __init__(self, connection: FrontConnection) -> None:
@@ -79,6 +82,8 @@ class Exchange:
         self.old = False
         self.bodiless = False
         self.on_leave: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+        self.work: Callable[[], Awaitable[None]] | None = None
         self.task: asyncio.Task[None] | None = None
         self._body: list[bytes] = []
         self._size = 0
@@ -108,6 +113,37 @@ class Exchange:
         self._wake()
         if self.on_leave is not None and not self.finished:
             self.on_leave()
+
+    # The short way, without a coroutine
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client reads too slowly for more."""
+        return self._connection.choked is not None
+
+    def whole_body(self) -> bytes:
+        """The body of a complete request; ``receive`` gives it again."""
+        if len(self._body) > 1:
+            self._body = [b"".join(self._body)]
+        return self._body[0] if self._body else b""
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole response in one write; its length is among the headers."""
+        if self.gone:
+            return
+        head = self._start(status, headers)
+        if self._chunked:
+            body = _framed(body, more=False)
+        elif not self.bodiless:
+            self._count(len(body), more=False)
+        self._connection.write(head if self.bodiless else head + body)
+        self.finished = True
+        self._connection.finished(self)
+
+    def go_on(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Has the rest done by a coroutine."""
+        self.work = work
+        self._connection.start(self)
 
     # ASGI
 

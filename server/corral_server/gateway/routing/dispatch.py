@@ -54,6 +54,12 @@ class Dispatcher:
             self._statements.note(key)
         return ticket
 
+    def enter_at_once(self, entry: Entry) -> Ticket | None:
+        """A ticket that has its place, or None when the request would have to wait or cannot be served."""
+        if entry.failure is not None:
+            return None
+        return self._queue.enter_at_once(entry.key, entry.endpoints)
+
     async def place(self, ticket: Ticket) -> Endpoint:
         """Waits for a slot. Raises ModelGone, or ApiError when the Model cannot be served any more."""
         if ticket.place is None and ticket.refused is None:

@@ -1,0 +1,124 @@
+"""A runner's answer on its way back to the client.
+
+The head is held until the first bytes are there, and a whole answer up to ``HOLD_LIMIT`` until it is complete, so that
+a runner that dies early still becomes a proper error. A stream is passed on in whole lines or events: when it breaks
+off, the error that ends it is never glued to half a line. ``done`` is called when the runner has sent its last byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from corral_server.gateway.messages import Headers, Request
+from corral_server.gateway.upstream import Connection, UpstreamError
+from corral_server.wire.errors import RUNNER_STOPPED, ApiError, stream_error
+
+HOLD_LIMIT = 1024 * 1024
+"""Bytes of a whole answer that are held until it is complete."""
+LINE_LIMIT = 1024 * 1024
+"""Bytes without the end of a line after which a stream is passed on as it is."""
+STREAM_BROKE = "an error was encountered while running the model: unexpected EOF"
+
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_STREAM_ENDS = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
+
+Done = Callable[[], None]
+
+
+async def relay(request: Request, connection: Connection, done: Done) -> None:
+    """The whole answer; its head has arrived. Raises ApiError while nothing was sent to the client."""
+    headers, ending = response_headers(connection, request.extra)
+    if ending is not None:
+        await _relay_stream(request, connection, done, headers=headers, ending=ending)
+        return
+    body = await _hold(connection)
+    if connection.complete:
+        done()
+    request.started = True
+    await request.send({"type": "http.response.start", "status": connection.status, "headers": headers})
+    await _relay_rest(request, connection, done, body=body)
+
+
+def response_headers(connection: Connection, extra: Headers) -> tuple[Headers, bytes | None]:
+    """The headers for the client, and what ends a line or event when the answer is a stream."""
+    dropped = HOP_BY_HOP
+    ending = None
+    for name, value in connection.headers:
+        if name == b"connection":
+            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
+        elif name == b"content-type" and connection.status == 200:
+            ending = _STREAM_ENDS.get(value.partition(b";")[0].strip().lower())
+    return [(name, value) for name, value in connection.headers if name not in dropped] + extra, ending
+
+
+async def _hold(connection: Connection) -> bytes:
+    held = [connection.take()]
+    size = len(held[0])
+    try:
+        while not connection.complete and size <= HOLD_LIMIT:
+            held.append(await connection.read())
+            size += len(held[-1])
+    except UpstreamError:
+        raise ApiError(500, RUNNER_STOPPED) from None
+    return b"".join(held)
+
+
+async def _relay_rest(request: Request, connection: Connection, done: Done, *, body: bytes) -> None:
+    """What was held, then the rest of an answer too large to hold. When it breaks off, the answer stays unfinished."""
+    while True:
+        if connection.complete:
+            done()
+            await request.send({"type": "http.response.body", "body": body + connection.take(), "more_body": False})
+            return
+        await request.send({"type": "http.response.body", "body": body, "more_body": True})
+        try:
+            body = await connection.read()
+        except UpstreamError:
+            return
+
+
+async def _relay_stream(
+    request: Request, connection: Connection, done: Done, *, headers: Headers, ending: bytes
+) -> None:
+    """Whole lines (events) as they come; what is after the last ``ending`` is kept for the next piece."""
+    piece, tail, glue = connection.take(), b"", b""
+    send = request.send
+    request.started = True
+    await send({"type": "http.response.start", "status": connection.status, "headers": headers})
+    while True:
+        if connection.complete:
+            done()
+            await send({"type": "http.response.body", "body": tail + piece + connection.take(), "more_body": False})
+            return
+        if tail:
+            piece, tail = tail + piece, b""
+        if not piece.endswith(ending):
+            piece, tail = _whole_lines(piece, ending)
+        if piece:
+            glue = b"" if piece.endswith(ending) else ending
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            piece = await connection.read()
+        except UpstreamError:
+            last = glue + stream_error(request.path, STREAM_BROKE)
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+            return
+
+
+def _whole_lines(piece: bytes, ending: bytes) -> tuple[bytes, bytes]:
+    """The part up to the last ``ending``, and the rest; all of it when the rest grows too long to be kept."""
+    found = piece.rfind(ending)
+    cut = found + len(ending) if found >= 0 else 0
+    return (piece[:cut], piece[cut:]) if len(piece) - cut <= LINE_LIMIT else (piece, b"")
