@@ -1,17 +1,19 @@
 """One step of the engine: one batch over all running generations, one decode, one sampled token each.
 
-Generating sequences take one token each, and what is left of the batch goes to the prompts in the order they came, so
-running streams flow while prompts are read. What always holds: a failure in a step ends only the generations it
-concerns, with an EngineError in their streams; their cells are forgotten.
+Generating sequences take one token each, and what is left of the batch goes to the prompts in the order they came, held
+to what is read in a moment, so running streams flow while prompts are read. What always holds: a failure in a step ends
+only the generations it concerns, with an EngineError in their streams; their cells are forgotten.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 
 from corral_server.runner.generation import EngineError, EngineFailed, Piece
 from corral_server.runner.llama import LlamaContext, LlamaModel
+from corral_server.runner.pace import Pace
 from corral_server.runner.sequence import Generation, Slot
 from corral_server.runner.stream import Delivery
 from corral_server.runner.window import shift_of
@@ -29,6 +31,7 @@ class Stepper:
         self._context = context
         self._slots = slots
         self._length = length
+        self._pace = Pace(context.capacity)
 
     def step(self) -> Delivery:
         """Runs one batch over every slot that has a generation; returns what the streams are to get."""
@@ -73,7 +76,9 @@ class Stepper:
         if not slots:
             return
         taken = self._fill(slots)
+        start = time.perf_counter()
         status = self._decode()
+        self._pace.note(sum(count for _, count, _ in taken), time.perf_counter() - start)
         if status == 0:
             self._advance(taken, out)
         elif len(taken) > 1:
@@ -85,19 +90,27 @@ class Stepper:
 
     def _fill(self, slots: Sequence[Slot]) -> list[tuple[Slot, int, int]]:
         """Puts tokens into the batch; returns for each slot how many and the index of its last."""
+        counts = self._shares(slots)
         self._context.clear_batch()
-        room = self._context.capacity
         taken = []
-        for slot in sorted(slots, key=_prefilling):
-            generation = slot.generation
-            if generation is None or room == 0:
-                continue
-            count = min(len(generation.pending), room)
-            final = count == len(generation.pending)
-            last = self._context.add(slot.sequence, len(slot.cells), generation.pending[:count], output=final)
-            taken.append((slot, count, last))
-            room -= count
+        for slot in sorted(counts, key=lambda slot: slot.sequence):  # llama.cpp joins only neighbouring sequences
+            generation, count = slot.generation, counts[slot]
+            if generation is not None:
+                final = count == len(generation.pending)
+                last = self._context.add(slot.sequence, len(slot.cells), generation.pending[:count], output=final)
+                taken.append((slot, count, last))
         return taken
+
+    def _shares(self, slots: Sequence[Slot]) -> dict[Slot, int]:
+        """How many tokens each slot may put into the batch; one for each running stream, prompts share the rest."""
+        waiting = {slot: slot.generation for slot in slots if slot.generation is not None}
+        shares = {slot: 1 for slot, generation in waiting.items() if generation.generated}
+        room = min(self._context.capacity - len(shares), self._pace.allowance(streaming=bool(shares)))
+        for slot, generation in sorted(waiting.items(), key=lambda entry: entry[1].began):
+            if slot not in shares and room > 0:
+                shares[slot] = min(len(generation.pending), room)
+                room -= shares[slot]
+        return shares
 
     def _decode(self) -> int:
         """When the cache has no room the caches of idle slots go first."""
@@ -163,11 +176,3 @@ class Stepper:
             out.append((slot.generation.stream, error))
         self.end(slot)
         self.forget(slot)
-
-
-def _prefilling(slot: Slot) -> tuple[bool, int]:
-    """Generating slots first, then prompts by their age."""
-    generation = slot.generation
-    if generation is None:
-        return True, 0
-    return not generation.generated, generation.began

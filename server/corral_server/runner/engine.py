@@ -35,7 +35,12 @@ _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What a runner may set; 0 means automatic. ``context_length`` is for one slot and is held to the model's own."""
+    """What a runner may set; 0 means automatic. ``context_length`` is for one slot and is held to the model's own.
+
+    ``unified`` puts the cells of all slots into one buffer. Without it a slot's attention does not pass over the cells
+    of others: measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth faster and a single
+    stream was a quarter faster.
+    """
 
     context_length: int = 0
     slots: int = 0
@@ -44,7 +49,7 @@ class EngineOptions:
     gpu_layers: int = -1
     cache_type: str = "f16"
     flash_attention: bool | None = None
-    unified: bool = True
+    unified: bool = False
 
 
 class LlamaEngine:

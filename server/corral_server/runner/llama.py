@@ -106,7 +106,7 @@ class ContextOptions:
     sequences: int
     batch: int = 512
     threads: int = 1
-    unified: bool = True
+    unified: bool = False
     flash_attention: int = -1
     cache_type: int = 1
 

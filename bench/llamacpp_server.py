@@ -1,0 +1,32 @@
+"""llama.cpp's own HTTP server out of PyPI's ``xllamacpp``, until its standard input closes.
+
+Run by ``bench/engine.py`` with a Python that has xllamacpp, one JSON object of settings as its argument. Prints the
+server's address as its first line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import xllamacpp
+
+
+def main() -> None:
+    wanted = json.loads(sys.argv[1])
+    params = xllamacpp.CommonParams()
+    params.model.path = wanted["model"]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_ctx = wanted["context"] * wanted["slots"]
+    params.n_parallel = wanted["slots"]
+    params.cpuparams.n_threads = wanted["threads"]
+    params.cpuparams_batch.n_threads = wanted["threads"]
+    params.cache_ram_mib = 0  # prompts do not repeat here, so copying them into its RAM cache would only slow it
+    server = xllamacpp.Server(params)
+    print(server.listening_address, flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
