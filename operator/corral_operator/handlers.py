@@ -133,6 +133,7 @@ class Watches:
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.scanning.disabled = True  # the CRD is there, and watching for others would need more rights
     settings.process.ultimate_exiting_timeout = None
     settings.networking.error_backoffs = _OUTAGE
     settings.networking.request_timeout = 30.0
