@@ -66,3 +66,17 @@ async def ask(endpoint: Endpoint, prompt: str) -> dict[str, object]:
     answer = json.loads(content)
     assert isinstance(answer, dict)
     return answer | {"status": int(head.split()[1])}
+
+
+def document(name: str, **spec: object) -> str:
+    fields = {"source": "file:///nowhere.gguf"} | spec
+    lines = "\n".join(f"  {key}: {value}" for key, value in fields.items())
+    return f"apiVersion: corral.dev/v1alpha1\nkind: Model\nmetadata:\n  name: {name}\nspec:\n{lines}\n"
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

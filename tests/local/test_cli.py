@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corral_server.local.cli import main
-from tests.local.test_files import document
+from tests.local.parts import document
 
 
 def outcome(*arguments: str | Path) -> object:

@@ -4,13 +4,8 @@ import os
 from pathlib import Path
 
 from corral_server.local.files import ModelFiles
+from tests.local.parts import document
 from tests.support.gguf_files import gguf_bytes
-
-
-def document(name: str, **spec: object) -> str:
-    fields = {"source": "file:///nowhere.gguf"} | spec
-    lines = "\n".join(f"  {key}: {value}" for key, value in fields.items())
-    return f"apiVersion: corral.dev/v1alpha1\nkind: Model\nmetadata:\n  name: {name}\nspec:\n{lines}\n"
 
 
 def keys(files: ModelFiles) -> list[str]:

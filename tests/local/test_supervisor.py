@@ -18,7 +18,7 @@ from corral_core.resource import serving_digest
 from corral_server.gateway.directory import Endpoint
 from corral_server.local.config import RunnerConfig
 from corral_server.local.supervisor import Supervisor
-from tests.local.parts import FAKE, RUNNER, Heard, ask, model, run
+from tests.local.parts import FAKE, RUNNER, Heard, alive, ask, model, run
 from tests.support.waiting import auntil, until
 
 pytestmark = pytest.mark.process
@@ -335,11 +335,3 @@ def test_no_runner_survives_a_parent_that_is_killed(tmp_path: Path) -> None:
 def children_of(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task")
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

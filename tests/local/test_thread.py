@@ -14,8 +14,8 @@ import httpx
 import ollama
 import pytest
 
+from tests.local.parts import alive
 from tests.local.served import START, Served, model_file, serving
-from tests.local.test_supervisor import alive
 from tests.support.gguf_files import gguf_bytes
 from tests.support.waiting import until
 

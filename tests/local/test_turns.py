@@ -11,7 +11,7 @@ import pytest
 
 from corral_core.snapshot import Policy
 from tests.local.parts import RUNNER, model, run
-from tests.local.test_controller import Town, town
+from tests.local.town import Town, town
 from tests.support.gateway import Running, running_gateway
 from tests.support.waiting import auntil
 
@@ -23,6 +23,11 @@ class Steady:
     """Clients that ask one model again and again until the block ends, and the status of each answer."""
 
     statuses: list[int]
+
+    async def go_on(self, answers: int = 10) -> None:
+        """Returns when this many more answers have come."""
+        wanted = len(self.statuses) + answers
+        await auntil(lambda: len(self.statuses) >= wanted)
 
 
 @asynccontextmanager
@@ -47,6 +52,10 @@ async def ask(gateway: Running, name: str, prompt: str = "wait:0.02") -> int:
     return answer.status_code
 
 
+async def newly_ready(made: Town, runners: int) -> None:
+    await auntil(lambda: len(made.log.events("ready")) >= runners, what=f"{runners} runners that became ready")
+
+
 def starts(made: Town) -> list[object]:
     return [event["model"] for event in made.log.events("started")]
 
@@ -59,8 +68,7 @@ def test_steady_traffic_does_not_keep_another_model_waiting_in_the_only_place() 
                 await auntil(lambda: traffic.statuses)
                 for turn in range(1, 4):
                     assert await ask(gateway, "b") == 200
-                    served = len(traffic.statuses)
-                    await auntil(lambda served=served: len(traffic.statuses) > served + 10)  # type: ignore[misc]
+                    await traffic.go_on()
                     assert starts(made).count("b") == turn
             assert set(traffic.statuses) == {200}
             assert starts(made) == ["a", "b"] * 3 + ["a"]
@@ -89,10 +97,9 @@ def test_no_request_is_lost_while_the_model_is_edited_under_traffic() -> None:
             made.serve(model("a", slots=2, edition=0))
             async with steady(gateway, "a", clients=5) as traffic:
                 for edition in range(1, 4):
-                    served = len(traffic.statuses)
-                    await auntil(lambda served=served: len(traffic.statuses) > served + 10)  # type: ignore[misc]
+                    await traffic.go_on()
                     made.serve(model("a", slots=2, edition=edition))
-                    await auntil(lambda edition=edition: len(made.log.events("ready")) > edition)  # type: ignore[misc]
+                    await newly_ready(made, edition + 1)
             assert set(traffic.statuses) == {200}
 
     run(test())

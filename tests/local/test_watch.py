@@ -7,8 +7,7 @@ from pathlib import Path
 
 from corral_server.local.files import Listing, ModelFiles
 from corral_server.local.watch import report, watch
-from tests.local.parts import Heard, run
-from tests.local.test_files import document
+from tests.local.parts import Heard, document, run
 from tests.support.waiting import auntil
 
 

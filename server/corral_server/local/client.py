@@ -14,6 +14,8 @@ import ollama
 from corral_core.errors import CorralError
 
 FOREVER_YEARS = 20
+PATIENCE = httpx.Timeout(3600.0, connect=5.0)
+"""Seconds: a request may wait long for a place, and a model may think long."""
 
 
 class CannotAsk(CorralError):
@@ -22,7 +24,7 @@ class CannotAsk(CorralError):
 
 def run(name: str, words: Sequence[str]) -> int:
     """Streams one answer, or one to each line that is typed."""
-    client = ollama.Client()
+    client = ollama.Client(timeout=PATIENCE)
     if words:
         _answer(client, name, [{"role": "user", "content": " ".join(words)}])
     elif sys.stdin.isatty():
@@ -35,7 +37,7 @@ def run(name: str, words: Sequence[str]) -> int:
 def ps() -> int:
     """Prints Ollama's table."""
     with _errors():
-        models = ollama.Client().ps().models
+        models = ollama.Client(timeout=PATIENCE).ps().models
     rows: list[tuple[str, ...]] = [("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")]
     rows += [_row(model, datetime.now(UTC)) for model in models]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
