@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from corral_core.activity import FOREVER
 from corral_core.durations import keep_alive_from_env
 from corral_core.settings import choice_setting, duration_setting, int_setting, list_setting, text_setting
 from corral_core.snapshot import Policy
@@ -71,11 +72,12 @@ def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
 
 
 def _policy(environ: Mapping[str, str]) -> Policy:
+    load_timeout = duration_setting(environ, "OLLAMA_LOAD_TIMEOUT", default=300.0, minimum=None)
     max_loaded = int_setting(environ, "OLLAMA_MAX_LOADED_MODELS", default=0, minimum=0)
     return Policy(
         keep_alive=keep_alive_from_env(environ.get("OLLAMA_KEEP_ALIVE", "")),
         max_loaded=max_loaded or None,
-        load_timeout=duration_setting(environ, "OLLAMA_LOAD_TIMEOUT", default=300.0, minimum=1.0),
+        load_timeout=load_timeout if load_timeout > 0 else FOREVER,
     )
 
 

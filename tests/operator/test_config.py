@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from corral_core.activity import FOREVER
 from corral_core.errors import InvalidSetting
 from corral_operator.config import from_environment
 
@@ -24,6 +25,11 @@ def test_settings_of_the_installation_reach_the_runners() -> None:
 
 def test_namespaces_are_a_comma_list() -> None:
     assert from_environment({"CORRAL_WATCH_NAMESPACES": "red, blue"}).namespaces == ("red", "blue")
+
+
+def test_a_load_timeout_of_zero_or_less_is_endless_patience() -> None:
+    assert from_environment({"OLLAMA_LOAD_TIMEOUT": "0"}).policy.load_timeout == FOREVER
+    assert from_environment({"OLLAMA_LOAD_TIMEOUT": "90s"}).policy.load_timeout == 90.0
 
 
 def test_a_bad_value_is_refused_with_the_variables_name() -> None:
