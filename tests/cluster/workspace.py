@@ -16,7 +16,7 @@ from types import TracebackType
 
 from tests.cluster.children import started_at
 
-_PREFIX = "corral-cluster-"
+PREFIX = "corral-cluster-"
 _NETWORK = "198.18.77"
 """Of the block that RFC 2544 keeps for tests, so nobody's network has these."""
 
@@ -25,7 +25,7 @@ class Workspace:
     """A context: the folder exists within it; at its end folder and addresses are given back."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getpid()}-{started_at(os.getpid())}"
+        self.folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{started_at(os.getpid())}"
         self._addresses: list[str] = []
 
     def __enter__(self) -> Workspace:
@@ -62,8 +62,8 @@ class Workspace:
 
 def clear_left_over() -> None:
     """Clears after the runs whose process is gone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid, _, start = folder.name.removeprefix(_PREFIX).partition("-")
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid, _, start = folder.name.removeprefix(PREFIX).partition("-")
         if pid.isdecimal() and started_at(int(pid)) != start:
             _clear(folder)
 
