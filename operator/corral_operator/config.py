@@ -20,6 +20,7 @@ RUNNER_SETTINGS = (
     "OLLAMA_NUM_PARALLEL",
     "OLLAMA_KV_CACHE_TYPE",
     "OLLAMA_FLASH_ATTENTION",
+    "CORRAL_THREADS",
 )
 """Settings of the installation that every runner is started with."""
 

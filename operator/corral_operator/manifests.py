@@ -7,6 +7,7 @@ collector delete them with the Model; no finalizer is used.
 from __future__ import annotations
 
 import json
+import math
 
 from corral_core.jsonfields import Json
 from corral_core.model import API_VERSION, KIND, Model
@@ -109,7 +110,7 @@ def _pod(model: Model, defaults: RunnerDefaults) -> dict[str, object]:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": int(defaults.drain) + DRAIN_MARGIN,
+        "terminationGracePeriodSeconds": math.ceil(defaults.drain) + DRAIN_MARGIN,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_container(model, defaults)],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *_claims(model)],
@@ -145,7 +146,7 @@ def _environment(model: Model, defaults: RunnerDefaults) -> list[Json]:
         "CORRAL_MODEL": json.dumps(described, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
         "CORRAL_PORT": str(PORT),
         "CORRAL_PVC_ROOT": WEIGHTS,
-        "CORRAL_DRAIN_TIMEOUT": f"{defaults.drain:g}s",
+        "CORRAL_DRAIN_TIMEOUT": f"{defaults.drain:f}s",
         **defaults.settings,
     }
     theirs = {str(item.get("name")) for item in model.spec.pod.env}

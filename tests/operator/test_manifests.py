@@ -8,6 +8,7 @@ from pathlib import Path
 from corral_core.jsonfields import Json, dig, objects
 from corral_core.model import Model
 from corral_core.resource import parse_model, serving_spec
+from corral_core.settings import duration_setting
 from corral_operator import manifests
 from corral_operator.config import RunnerDefaults
 from tests.operator import samples
@@ -83,6 +84,12 @@ def test_the_pod_meets_the_restricted_pod_security_level() -> None:
 def test_the_pod_is_given_longer_than_the_runner_takes_to_drain() -> None:
     spec = pod(built(model(), defaults=RunnerDefaults(drain=90.0)))
     assert spec["terminationGracePeriodSeconds"] == 100
+
+
+def test_the_runner_reads_the_drain_that_the_operator_was_given() -> None:
+    for drain in (0.5, 60.0, 1e7):
+        value = environment(built(model(), defaults=RunnerDefaults(drain=drain)))["CORRAL_DRAIN_TIMEOUT"]
+        assert duration_setting({"X": str(value)}, "X", default=0.0) == drain
 
 
 def test_gpus_become_a_limit_the_nvidia_runtime_class_and_a_change_without_a_second_gpu() -> None:
