@@ -10,6 +10,7 @@ import pytest
 
 from corral_core.errors import InvalidName
 from corral_core.jsonfields import Json
+from corral_server.gateway import kube_directory
 from corral_server.gateway.kube_directory import KubeDirectory, KubeSettings
 from tests.gateway.kube_objects import endpoint, endpoint_slice, model
 from tests.support.waiting import auntil
@@ -149,6 +150,31 @@ def test_a_renamed_model_is_not_found_by_its_old_name() -> None:
         assert kept.find("old") is None
 
     scenario(run, model(spec={"names": ["old"]}))
+
+
+def test_a_watch_that_fails_for_good_ends_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Server):
+        async def list(self, path: str, *, selector: str = "") -> tuple[list[Json], str]:
+            raise RuntimeError("a fault of our own")
+
+        async def close(self) -> None:
+            self.closed = True
+
+    server = Broken()
+
+    async def connected(kubeconfig: str | None) -> Broken:
+        return server
+
+    monkeypatch.setattr(kube_directory, "connect", connected)
+
+    async def body() -> None:
+        async with kube_directory.open_directory(KubeSettings(), gateway_id="g1"):
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as failed:
+        asyncio.run(asyncio.wait_for(body(), 10))
+    assert failed.group_contains(RuntimeError, match="a fault of our own")
+    assert server.closed
 
 
 def test_the_newest_model_is_listed_first() -> None:

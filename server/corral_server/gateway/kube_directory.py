@@ -158,14 +158,20 @@ class KubeDirectory:
 
 @asynccontextmanager
 async def open_directory(settings: KubeSettings, *, gateway_id: str) -> AsyncIterator[KubeDirectory]:
-    """A Directory that is kept up to date until the block ends. Raises KubeError when there are no credentials."""
+    """A Directory that is kept up to date until the block ends. Raises KubeError when there are no credentials.
+
+    Should watching ever fail for good, the block is cancelled and the failure raised: better no gateway than one that
+    routes by what was.
+    """
     client = await connect(settings.kubeconfig)
     directory = KubeDirectory(client, settings, gateway_id=gateway_id)
-    task = asyncio.create_task(directory.run(), name="watching Models and EndpointSlices")
     try:
-        yield directory
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(directory.run(), name="watching Models and EndpointSlices")
+            try:
+                yield directory
+            finally:
+                await directory.close()
+                watching.cancel()
     finally:
-        await directory.close()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         await client.close()
