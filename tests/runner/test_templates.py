@@ -7,9 +7,11 @@ import time
 
 import pytest
 
-from corral_server.runner import sandbox
+from corral_server.runner import template_limits
 from corral_server.runner.templates import PLAIN, ChatTemplate, Message, TemplateFailed, go_construct
 
+_KEEP = "{%% set ns = namespace(x=0) %%}{%% for i in range(99999) %%}{%% set ns.x = [ns.x, %s] %%}{%% endfor %%}"
+"""Keeps everything that the expression makes."""
 USER = {"role": "user", "content": "hi"}
 
 
@@ -58,6 +60,15 @@ def test_what_real_templates_use_works() -> None:
         "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ 'x' * 2 }}"
     )
     assert render(source) == "1FalseUSERa1bx-yp, q11<t>b1xx"
+
+
+def test_what_thinking_models_templates_use_works() -> None:
+    source = (
+        "{%- for m in messages[::-1] %}{%- if m.content is string and not m.content.startswith('<') %}"
+        "{{- m.content.split('</think>')[-1].lstrip('\\n') }}|{%- endif %}{%- endfor %}"
+        "{%- generation %}{{ messages[0].content[:1] }}{% endgeneration %}{{ (1 + 2) % 2 }}{{ '%' }}"
+    )
+    assert render(source, USER, {"role": "user", "content": "a</think>\n\nb"}) == "b|hi|h1%"
 
 
 def test_loop_variables_work() -> None:
@@ -131,6 +142,13 @@ def test_jinja_is_not_taken_for_go(source: str) -> None:
         "{{ messages.append(1) }}",
         "{{ range(999999999) | list }}",
         "{{ [1] | tojson(indent=999999999) }}",
+        "{{ 5 | round(-999999999) }}",
+        "{{ (5).to_bytes(999999999, 'big') }}",
+        _KEEP % "('a' * 4999999) | list",
+        _KEEP % "('a' * 4999999) | upper",
+        _KEEP % "('a' * 4999999)[1:]",
+        _KEEP % "('a' * 4999999).upper()",
+        _KEEP % "('a,' * 999999).split(',')",
         "{% include '/etc/passwd' %}",
     ],
 )
@@ -138,18 +156,26 @@ def test_a_hostile_template_fails_in_time(source: str) -> None:
     start = time.monotonic()
     with pytest.raises(TemplateFailed):
         render(source)
-    assert time.monotonic() - start < 10 * sandbox.TIME_LIMIT
+    assert time.monotonic() - start < 10 * template_limits.TIME_LIMIT
 
 
 def test_an_endless_template_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(template_limits, "TIME_LIMIT", 0.1)
     with pytest.raises(TemplateFailed, match=r"longer than 0\.1 s"):
         render("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
 
 
+@pytest.mark.parametrize("index", range(5))
+def test_what_a_template_keeps_is_limited_before_its_time_is_up(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
+    expressions = ("| list", "| upper", "[1:]", ".upper()", ".split('b')")
+    monkeypatch.setattr(template_limits, "TIME_LIMIT", 60)
+    with pytest.raises(TemplateFailed, match="too many texts and lists"):
+        render(_KEEP % f"('a' * 4999999){expressions[index]}")
+
+
 def test_a_template_of_megabytes_is_refused() -> None:
     with pytest.raises(TemplateFailed, match="more than"):
-        render("x" * (sandbox.MAX_TEMPLATE + 1))
+        render("x" * (template_limits.MAX_TEMPLATE + 1))
 
 
 def test_the_next_rendering_has_a_budget_of_its_own() -> None:

@@ -8,24 +8,29 @@ that was made to do harm can still hold one CPU for a while inside a single oper
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from functools import reduce
-from typing import Any
+from functools import reduce, wraps
+from typing import Any, ClassVar
 
 from jinja2 import Template, nodes, pass_context
-from jinja2.exceptions import TemplateRuntimeError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-TIME_LIMIT = 2.0
-"""Seconds that one rendering may take; a real one takes less than a millisecond for each message."""
-SIZE_LIMIT = 16 * 1024 * 1024
-"""Characters that one rendering may put out, or hold in one text."""
-MAX_TEMPLATE = 1024 * 1024
-"""Characters of a template."""
+from corral_server.runner.template_limits import (
+    MAX_TEMPLATE,
+    OPERATOR_CHECKS,
+    Budget,
+    TemplateLimit,
+    budget,
+    join,
+    join_with,
+    measure,
+    replace,
+    string,
+)
 
 _FILTERS = frozenset(
     {
@@ -53,7 +58,6 @@ _FILTERS = frozenset(
         "rejectattr",
         "replace",
         "reverse",
-        "round",
         "safe",
         "select",
         "selectattr",
@@ -103,31 +107,16 @@ _TEXT_METHODS = frozenset(
         "upper",
     }
 )
-_MAX_BITS = 256
-_PART = 16
-"""Characters that every part of a nested value counts for at least, so that measuring one ends soon."""
 
 
-class TemplateLimit(TemplateRuntimeError):
-    """A template that took too long or wrote too much."""
+class Generation(Extension):
+    """``{% generation %}`` marks the assistant's part for training; here its body is all that matters."""
 
+    tags: ClassVar[set[str]] = {"generation"}
 
-class _Budget:
-    def __init__(self) -> None:
-        self._deadline = time.monotonic() + TIME_LIMIT
-        self._size = 0
-
-    def tick(self) -> None:
-        if time.monotonic() > self._deadline:
-            raise TemplateLimit(f"the chat template runs longer than {TIME_LIMIT:g} s")
-
-    def charge(self, size: int) -> None:
-        self.tick()
-        self._size += size
-        _check(self._size)
-
-
-_budget: ContextVar[_Budget] = ContextVar("template_budget")
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -136,9 +125,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        own = {"replace": _replace, "join": _join, "string": _string, "__each": _each, "__text": _text}
-        self.filters = {name: self.filters[name] for name in _FILTERS} | own
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation])
+        own: dict[str, Callable[..., Any]] = {
+            "replace": replace,
+            "join": join,
+            "string": string,
+            "__each": _each,
+            "__text": _text,
+        }
+        known: dict[str, Callable[..., Any]] = {name: self.filters[name] for name in _FILTERS}
+        self.filters = {name: _spending(function) for name, function in (known | own).items()}
         for name in ("lipsum", "cycler", "joiner"):
             del self.globals[name]
 
@@ -151,14 +147,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def render(self, template: Template, variables: Mapping[str, object]) -> str:
         """Raises TemplateError, or whatever else the template makes happen."""
-        token = _budget.set(_Budget())
+        token = budget.set(Budget())
         try:
             return template.render(variables)
         finally:
-            _budget.reset(token)
+            budget.reset(token)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr not in _TEXT_METHODS:
+        """Texts have a few methods, numbers and bytes none: ``(1).to_bytes(10**9)`` would be one."""
+        if isinstance(obj, int | float | bytes) or (isinstance(obj, str) and attr not in _TEXT_METHODS):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
@@ -167,16 +164,26 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return None
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # as jinja2 has it
-        _budget.get().tick()
+        budget.get().tick()
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str) and __obj.__name__ in ("join", "replace"):
-            return (_join_with if __obj.__name__ == "join" else _replace)(owner, *args, **kwargs)
-        return super().call(__context, __obj, *args, **kwargs)
+            result: object = (join_with if __obj.__name__ == "join" else replace)(owner, *args, **kwargs)
+        else:
+            result = super().call(__context, __obj, *args, **kwargs)
+        budget.get().spend(result)
+        return result
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        result = super().getitem(obj, argument)
+        if isinstance(argument, slice):
+            budget.get().spend(result)
+        return result
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        _budget.get().tick()
-        _CHECKS[operator](left, right)
-        return super().call_binop(context, operator, left, right)
+        OPERATOR_CHECKS[operator](left, right)
+        result = super().call_binop(context, operator, left, right)
+        budget.get().spend(result)
+        return result
 
 
 class _Charging(NodeTransformer):
@@ -199,6 +206,18 @@ class _Charging(NodeTransformer):
         return reduce(_concatenated, parts)
 
 
+def _spending(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter whose result is charged; jinja2's marks on the function are kept."""
+
+    @wraps(function)
+    def charged(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        budget.get().spend(result)
+        return result
+
+    return charged
+
+
 def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
@@ -214,95 +233,12 @@ def _concatenated(left: nodes.Expr, right: nodes.Expr) -> nodes.Expr:
 @pass_context  # a filter that takes the context is never folded into a constant
 def _each(_context: Context, items: Iterable[object]) -> Iterator[object]:
     for item in items:
-        _budget.get().tick()
+        budget.get().tick()
         yield item
 
 
 @pass_context
 def _text(_context: Context, value: object) -> object:
     """What is about to be written, charged by the length it will have."""
-    _budget.get().charge(measure(value))
+    budget.get().charge(measure(value))
     return value
-
-
-def measure(value: object) -> int:
-    """About the characters of ``str(value)``, found without making it. Raises TemplateLimit beyond the limit."""
-    total, rest = 0, [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, str):
-            total += len(item)
-        elif isinstance(item, dict):
-            rest.extend((*item.keys(), *item.values()))
-        elif isinstance(item, list | tuple):
-            rest.extend(item)
-        total += _PART if rest else 2
-        if total > SIZE_LIMIT:
-            _check(total)
-    return total
-
-
-def _check(size: int) -> None:
-    if size > SIZE_LIMIT:
-        raise TemplateLimit(f"the chat template writes more than {SIZE_LIMIT} characters")
-
-
-def _replace(value: object, old: object, new: object, count: int | None = None) -> str:
-    measure([value, old, new])
-    text, before, after = str(value), str(old), str(new)
-    _check(len(text) + text.count(before) * max(0, len(after) - len(before)))
-    return text.replace(before, after, -1 if count is None else count)
-
-
-def _join(items: Iterable[object], d: object = "", attribute: str | None = None) -> str:
-    parts = [_attribute(item, attribute) for item in items]
-    measure([d, parts])
-    _check(len(parts) * len(str(d)))
-    return str(d).join(map(str, parts))
-
-
-def _join_with(separator: str, items: Iterable[object]) -> str:
-    return _join(items, separator)
-
-
-def _attribute(item: object, name: str | None) -> object:
-    return item if name is None else item.get(name, "") if isinstance(item, Mapping) else ""
-
-
-def _string(value: object) -> str:
-    measure(value)
-    return str(value)
-
-
-def _check_add(left: object, right: object) -> None:
-    measure([left, right])
-
-
-def _check_multiply(left: object, right: object) -> None:
-    for value, times in ((left, right), (right, left)):
-        if isinstance(value, str | list | tuple) and isinstance(times, int):
-            _check(measure(value) * max(times, 0))
-    _check_bits(left, right)
-
-
-def _check_power(left: object, right: object) -> None:
-    if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > _MAX_BITS:
-        raise TemplateLimit("the chat template computes a number that is too large")
-
-
-def _check_remainder(left: object, _right: object) -> None:
-    if isinstance(left, str):
-        raise TemplateLimit("the chat template formats a text with %, which is not supported; use ~ to join texts")
-
-
-def _check_bits(left: object, right: object) -> None:
-    if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > _MAX_BITS:
-        raise TemplateLimit("the chat template computes a number that is too large")
-
-
-_CHECKS: Mapping[str, Callable[[object, object], None]] = {
-    "+": _check_add,
-    "*": _check_multiply,
-    "**": _check_power,
-    "%": _check_remainder,
-}

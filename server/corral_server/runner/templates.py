@@ -16,7 +16,8 @@ from typing import NoReturn
 from jinja2 import Template
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
-from corral_server.runner.sandbox import SIZE_LIMIT, Sandbox, TemplateLimit, measure
+from corral_server.runner.sandbox import Sandbox
+from corral_server.runner.template_limits import SIZE_LIMIT, TemplateLimit, measure
 
 Message = Mapping[str, object]
 
