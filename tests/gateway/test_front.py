@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral_server.gateway.forward import SHUTTING_DOWN
 from corral_server.gateway.front.connection import HEAD_LIMIT
+from corral_server.gateway.relay import SHUTTING_DOWN
 from tests.support.fake_upstream import Call, fake_upstream, reply, stream
 from tests.support.gateway import (
     MemoryDirectory,
@@ -239,6 +239,35 @@ def test_what_is_left_when_the_drain_ends_gets_an_error() -> None:
         assert answer.status_code == 503
         assert answer.json()["error"]["message"] == SHUTTING_DOWN
         assert directory.demands[-1] == ("default/tiny", 0, None)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("warm", [0, 1])
+def test_a_stream_that_outlives_the_drain_ends_with_an_error_line(warm: int, streaming: bool) -> None:
+    async def scenario() -> None:
+        async def behave(call: Call) -> None:
+            await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
+            await call.chunk(b'{"n":1}\n')
+            await call.gone()
+
+        async with (
+            fake_upstream(behave, *[reply()] * warm) as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port)), drain=1.0) as gateway,
+        ):
+            for _ in range(warm):
+                await gateway.chat()
+            reader, writer = await gateway.connect()
+            writer.write(raw_request())
+            if streaming:
+                assert b"200 OK" in await reader.readuntil(b'{"n":1}\n\r\n')
+            await auntil(lambda: len(up.calls) == warm + 1)
+            gateway.server.should_exit = True
+            said = await reader.read()
+            writer.close()
+        lines = [line for line in said.splitlines() if line.startswith(b"{")][-2 + streaming :]
+        assert [json.loads(line) for line in lines] == [{"n": 1}, {"error": SHUTTING_DOWN}][streaming:]
 
     run(scenario())
 

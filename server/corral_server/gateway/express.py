@@ -1,18 +1,21 @@
-"""The short way for the common case: a free runner with an idle connection, and a whole answer in one piece.
+"""The short way for the common case: a free runner with an idle connection, and an answer that comes.
 
-Such a request needs no coroutine: it goes to the runner as it comes in, and its answer is written as that comes in.
-Whenever there is anything else to it - a stream, an answer in pieces, a failure, a retry, the end of a drain - the
-rest is handed to the coroutine that serves all other requests, with the ticket and the connection as they are.
+Such a request needs no coroutine: it goes to the runner as it comes in, and its answer, whole or as a stream, is
+written as that comes in. Whenever there is anything else to it - a failure, a retry, a large answer in pieces, the end
+of a drain - the rest is handed to the coroutine that serves all other requests, with the ticket and the connection as
+they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from corral_server.gateway.directory import Endpoint
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Request
 from corral_server.gateway.queue import Ticket
-from corral_server.gateway.relay import response_headers
+from corral_server.gateway.relay import SHUTTING_DOWN, Lines, response_headers
 from corral_server.gateway.routing.dispatch import Dispatcher
 from corral_server.gateway.upstream import Connection, Pool
 
@@ -23,7 +26,18 @@ LIMIT = 64 * 1024
 class Express:
     """One request that was sent to a runner. ``hand_over`` is called at most once; nothing more happens here then."""
 
-    __slots__ = ("_connection", "_dispatcher", "_exchange", "_hand_over", "_pool", "_request", "_ticket")
+    __slots__ = (
+        "_connection",
+        "_dispatcher",
+        "_ended",
+        "_endpoint",
+        "_exchange",
+        "_hand_over",
+        "_lines",
+        "_pool",
+        "_request",
+        "_ticket",
+    )
 
     def __init__(
         self,
@@ -31,6 +45,7 @@ class Express:
         exchange: Exchange,
         *,
         ticket: Ticket,
+        endpoint: Endpoint,
         connection: Connection,
         dispatcher: Dispatcher,
         pool: Pool,
@@ -43,32 +58,83 @@ class Express:
         self._dispatcher = dispatcher
         self._pool = pool
         self._hand_over = hand_over
+        self._ended: asyncio.Future[None] | None = None
+        self._endpoint = endpoint
         connection.listener = self._heard
         exchange.on_leave = self._left
         exchange.on_drain = self._go_on
 
     def _heard(self) -> None:
         """The runner answered, or failed."""
-        connection, exchange, ticket = self._connection, self._exchange, self._ticket
-        place = ticket.place
-        if not connection.complete or connection.status == 503 or place is None or exchange.choked:
+        connection, exchange = self._connection, self._exchange
+        if connection.broken or connection.status == 503 or exchange.choked:
             self._go_on()
             return
-        exchange.on_leave = exchange.on_drain = None
-        headers, _ = response_headers(connection, self._request.extra)
-        body = connection.take()
+        headers, ending = response_headers(connection, self._request.extra)
+        if connection.complete:
+            body = connection.take()
+            self._end()
+            exchange.respond(connection.status, headers, body)
+        elif ending is None:
+            self._go_on()
+        else:
+            self._lines = Lines(ending)
+            self._dispatcher.answered(self._ticket)
+            connection.listener = exchange.on_writable = self._flow
+            exchange.on_drain = self._attend
+            exchange.open(connection.status, headers)
+            self._flow()
+
+    def _flow(self) -> None:
+        """More of a stream came, or the client reads again. What the client cannot take yet stays where it is."""
+        connection, exchange = self._connection, self._exchange
+        if exchange.choked:
+            if connection.complete or connection.broken:
+                self._dispatcher.close(self._ticket)
+            return
+        piece = connection.take()
+        if connection.complete:
+            self._end()
+            exchange.push(self._lines.rest(piece), last=True)
+            return
+        whole = self._lines.whole(piece) if piece else b""
+        if connection.broken:
+            self._end()
+            exchange.push(whole + self._lines.broken(self._request.path), last=True)
+        elif whole:
+            exchange.push(whole)
+
+    def _end(self) -> None:
+        """Nothing more comes from the runner, or is wanted of it."""
+        connection, exchange, ticket = self._connection, self._exchange, self._ticket
+        connection.listener = exchange.on_leave = exchange.on_drain = exchange.on_writable = None
         self._dispatcher.answered(ticket)
         self._dispatcher.close(ticket)
-        self._pool.put(place.endpoint.host, place.endpoint.port, connection)
-        exchange.respond(connection.status, headers, body)
+        self._pool.put(self._endpoint.host, self._endpoint.port, connection)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
     def _go_on(self) -> None:
         self._connection.listener = None
         self._exchange.on_leave = self._exchange.on_drain = None
         self._hand_over()
 
+    def _attend(self) -> None:
+        """The server wants to end: from now on a coroutine stands for the stream, which can be told when time is up."""
+        self._exchange.on_drain = None
+        self._exchange.go_on(self._until_end)
+
+    async def _until_end(self) -> None:
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            await self._ended
+        except asyncio.CancelledError:
+            self._connection.abort()
+            self._end()
+            self._exchange.push(self._lines.broken(self._request.path, SHUTTING_DOWN), last=True)
+            raise
+
     def _left(self) -> None:
         """The client is gone: the runner notices that nobody wants the answer, and the slot is free."""
-        self._connection.listener = None
         self._connection.abort()
-        self._dispatcher.close(self._ticket)
+        self._end()

@@ -15,12 +15,10 @@ from corral_server.gateway.express import Express
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Answer, Request, error_answer, send_answer
 from corral_server.gateway.queue import Ticket
-from corral_server.gateway.relay import HOP_BY_HOP, relay
+from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
 from corral_server.gateway.upstream import Connection, NotBegun, Pool, UpstreamError
 from corral_server.wire.errors import RETRY_HEADER, RUNNER_STOPPED, ApiError
-
-SHUTTING_DOWN = "the gateway is shutting down, please try again"
 
 _NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 _COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
@@ -67,6 +65,7 @@ class Forwarder:
             request,
             exchange,
             ticket=ticket,
+            endpoint=endpoint,
             connection=connection,
             dispatcher=self._dispatcher,
             pool=self._pool,

@@ -7,6 +7,7 @@ off, the error that ends it is never glued to half a line. ``done`` is called wh
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from corral_server.gateway.messages import Headers, Request
@@ -17,6 +18,9 @@ HOLD_LIMIT = 1024 * 1024
 """Bytes of a whole answer that are held until it is complete."""
 LINE_LIMIT = 1024 * 1024
 """Bytes without the end of a line after which a stream is passed on as it is."""
+SHUTTING_DOWN = "the gateway is shutting down, please try again"
+LAST_WORDS = 1.0
+"""Seconds for the error that ends a stream when the drain is over."""
 STREAM_BROKE = "an error was encountered while running the model: unexpected EOF"
 
 HOP_BY_HOP = frozenset(
@@ -92,29 +96,62 @@ async def _relay_rest(request: Request, connection: Connection, done: Done, *, b
 async def _relay_stream(
     request: Request, connection: Connection, done: Done, *, headers: Headers, ending: bytes
 ) -> None:
-    """Whole lines (events) as they come; what is after the last ``ending`` is kept for the next piece."""
-    piece, tail, glue = connection.take(), b"", b""
+    lines = Lines(ending)
+    piece = connection.take()
     send = request.send
     request.started = True
     await send({"type": "http.response.start", "status": connection.status, "headers": headers})
     while True:
         if connection.complete:
             done()
-            await send({"type": "http.response.body", "body": tail + piece + connection.take(), "more_body": False})
+            last = lines.rest(piece + connection.take())
+            await send({"type": "http.response.body", "body": last, "more_body": False})
             return
-        if tail:
-            piece, tail = tail + piece, b""
-        if not piece.endswith(ending):
-            piece, tail = _whole_lines(piece, ending)
-        if piece:
-            glue = b"" if piece.endswith(ending) else ending
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        whole = lines.whole(piece)
+        if whole:
+            await send({"type": "http.response.body", "body": whole, "more_body": True})
         try:
             piece = await connection.read()
         except UpstreamError:
-            last = glue + stream_error(request.path, STREAM_BROKE)
+            last = lines.broken(request.path)
             await send({"type": "http.response.body", "body": last, "more_body": False})
             return
+        except asyncio.CancelledError:  # the drain has ended, or the client left and hears nothing of it
+            last = lines.broken(request.path, SHUTTING_DOWN)
+            async with asyncio.timeout(LAST_WORDS):
+                await send({"type": "http.response.body", "body": last, "more_body": False})
+            raise
+
+
+class Lines:
+    """A stream in whole lines (events), as they come; what is after the last ``ending`` is kept for the next piece."""
+
+    __slots__ = ("_ending", "_glue", "_tail")
+
+    def __init__(self, ending: bytes) -> None:
+        self._ending = ending
+        self._tail = b""
+        self._glue = b""
+
+    def whole(self, piece: bytes) -> bytes:
+        """What of the stream may be passed on now."""
+        if self._tail:
+            piece, self._tail = self._tail + piece, b""
+        if piece.endswith(self._ending):
+            self._glue = b""
+            return piece
+        piece, self._tail = _whole_lines(piece, self._ending)
+        if piece:
+            self._glue = b"" if piece.endswith(self._ending) else self._ending
+        return piece
+
+    def rest(self, piece: bytes) -> bytes:
+        """The end of a stream that ended well."""
+        return self._tail + piece
+
+    def broken(self, path: str, text: str = STREAM_BROKE) -> bytes:
+        """The end of one that did not: an error on a line of its own."""
+        return self._glue + stream_error(path, text)
 
 
 def _whole_lines(piece: bytes, ending: bytes) -> tuple[bytes, bytes]:

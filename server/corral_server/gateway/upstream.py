@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
     """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
 
     ``complete`` is set when the whole response arrived; what is not taken yet still waits for ``read``. Instead of
-    waiting for ``head`` a ``listener`` may be set: it is called once, when ``head`` would return or raise.
+    waiting a ``listener`` may be set: it is called whenever ``head`` or ``read`` would return or raise.
     """
 
     def __init__(self) -> None:
@@ -108,6 +108,11 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return data
+
+    @property
+    def broken(self) -> bool:
+        """Whether the answer ended too early; what had arrived can still be taken."""
+        return self._error is not None
 
     @property
     def reusable(self) -> bool:
@@ -217,8 +222,7 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         if self.listener is not None:
-            listener, self.listener = self.listener, None
-            listener()
+            self.listener()
             return
         waiter = self._waiter
         if waiter is not None:

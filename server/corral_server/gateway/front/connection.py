@@ -87,10 +87,10 @@ class FrontConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
-        self.resume_writing()
         for exchange in (self._current, self._reading):
             if exchange is not None:
                 exchange.leave()
+        self.resume_writing()
         self._ahead.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -119,6 +119,9 @@ class FrontConnection(asyncio.Protocol):
         choked, self.choked = self.choked, None
         if choked is not None and not choked.done():
             choked.set_result(None)
+        current = self._current
+        if current is not None and current.on_writable is not None:
+            current.on_writable()
 
     # httptools
 

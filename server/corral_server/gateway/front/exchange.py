@@ -39,7 +39,7 @@ class Exchange:
 
     ``begun``: the head has been read. ``complete``: all of the request has. ``started``, ``finished``: the response.
     ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first;
-    ``on_drain`` is called then when the server wants to end.
+    ``on_drain`` is called then when the server wants to end, ``on_writable`` when the client reads again.
     """
 
     __slots__ = (
@@ -62,6 +62,7 @@ class Exchange:
         "old",
         "on_drain",
         "on_leave",
+        "on_writable",
         "scope",
         "started",
         "task",
@@ -82,6 +83,7 @@ class Exchange:
         self.old = False
         self.bodiless = False
         self.on_leave: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.work: Callable[[], Awaitable[None]] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -139,6 +141,28 @@ class Exchange:
         self._connection.write(head if self.bodiless else head + body)
         self.finished = True
         self._connection.finished(self)
+
+    def open(self, status: int, headers: Headers) -> None:
+        """Begins a response that comes in pieces; the head goes out with the first of them."""
+        self._head = self._start(status, headers)
+
+    def push(self, piece: bytes, *, last: bool = False) -> None:
+        """The next piece; the caller heeds ``choked``."""
+        if self.gone:
+            return
+        if self._chunked:
+            piece = _framed(piece, more=not last)
+        elif not self.bodiless:
+            self._count(len(piece), more=not last)
+        if self._head:
+            piece, self._head = (self._head if self.bodiless else self._head + piece), b""
+        elif self.bodiless:
+            piece = b""
+        if piece:
+            self._connection.write(piece)
+        if last:
+            self.finished = True
+            self._connection.finished(self)
 
     def go_on(self, work: Callable[[], Awaitable[None]]) -> None:
         """Has the rest done by a coroutine."""
