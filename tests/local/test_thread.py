@@ -216,3 +216,18 @@ def test_a_second_signal_ends_everything_at_once(one: Served) -> None:
         one.process.send_signal(signal.SIGINT)
         assert one.process.wait(START) == 0
         assert not alive(runner)
+
+
+@pytest.mark.slow
+def test_sigterm_lets_a_request_that_waits_for_a_cold_model_be_served(one: Served) -> None:
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(one.generate("tiny")))
+    asking.start()
+    try:
+        until(lambda: one.events("started"), START)
+        one.process.send_signal(signal.SIGTERM)
+    finally:
+        asking.join(START)
+    assert len(answers) == 1
+    assert one.process.wait(START) == 0
+    assert [event["status"] for event in one.events("exited")] == [0]

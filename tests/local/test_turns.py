@@ -15,7 +15,7 @@ from tests.local.town import Town, town
 from tests.support.gateway import Running, running_gateway
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @dataclass
