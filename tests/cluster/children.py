@@ -81,7 +81,17 @@ class Child:
 
 def minimal_environment(*, extra: Mapping[str, str]) -> dict[str, str]:
     """What a process needs of this machine and no more, so that a person's settings do not reach the tests."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "VIRTUAL_ENV")
+    kept = (
+        "PATH",
+        "PYTHONPATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "XDG_CACHE_HOME",
+        "VIRTUAL_ENV",
+    )
     return {name: os.environ[name] for name in kept if name in os.environ} | dict(extra)
 
 

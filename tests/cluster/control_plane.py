@@ -7,6 +7,7 @@ keeps its port while it waits for an etcd that is gone.
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import socket
@@ -14,7 +15,7 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.children import Child
@@ -33,13 +34,23 @@ class ControlPlane:
     """``start`` once, ``stop`` once; between them the API server may be stopped and started at will."""
 
     def __init__(
-        self, programs: Path, folder: Path, *, address: str = _LOOPBACK, users: Mapping[str, str] | None = None
+        self,
+        programs: Path,
+        folder: Path,
+        *,
+        address: str = _LOOPBACK,
+        users: Mapping[str, str] | None = None,
+        audited: Sequence[str] = (),
     ) -> None:
-        """``address`` is where the API server listens; ``users`` are further ones, each with its group."""
+        """``address`` is where the API server listens; ``users`` are further ones, each with its group.
+
+        What the users in ``audited`` ask is written to ``audit_log``, a line of JSON for each request.
+        """
         self._programs = programs
         self._folder = folder
         self._address = address
         self._users = _USERS | dict(users or {})
+        self._audited = list(audited)
         self._tokens = {user: secrets.token_hex(16) for user in self._users}
         self._port, self._etcd_port, self._peer_port = free_ports(3)
         self._children: dict[str, Child] = {}
@@ -48,6 +59,10 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.kubeconfig_of("admin")
+
+    @property
+    def audit_log(self) -> Path:
+        return self._folder / "audit.log"
 
     @property
     def children(self) -> list[Child]:
@@ -112,6 +127,7 @@ class ControlPlane:
         )
         lines = [f'{self._tokens[user]},{user},{user},"{group}"\n' for user, group in self._users.items()]
         (self._folder / "tokens.csv").write_text("".join(lines))
+        (self._folder / "audit.json").write_text(json.dumps(self._audit_policy()))
         for user in self._users:
             self.kubeconfig_of(user).write_text(self._kubeconfig_text(user))
 
@@ -140,6 +156,11 @@ class ControlPlane:
             "initial-cluster": f"default={peer}",
         }
 
+    def _audit_policy(self) -> dict[str, object]:
+        heard = {"level": "Metadata", "users": self._audited, "omitStages": ["RequestReceived", "ResponseStarted"]}
+        rules = [heard, {"level": "None"}] if self._audited else [{"level": "None"}]
+        return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}
+
     def _api_server_flags(self) -> dict[str, str | int | Path]:
         key = self._folder / "accounts.key"
         return {
@@ -156,6 +177,8 @@ class ControlPlane:
             "service-account-key-file": key,
             "service-account-signing-key-file": key,
             "token-auth-file": self._folder / "tokens.csv",
+            "audit-policy-file": self._folder / "audit.json",
+            "audit-log-path": self.audit_log,
             "authorization-mode": "Node,RBAC",
             "enable-admission-plugins": "NodeRestriction",
         }

@@ -147,6 +147,15 @@ class Installation:
         """A streamed request in a thread of its own. ``answer`` grows while it streams."""
         return self._pool.submit(_ask, gateway, model, tokens, answer or Answer())
 
+    def ask_long(self, gateway: Gateway, model: str, *, tokens: int) -> tuple[Future[Answer], Answer]:
+        """A request whose answer has begun to stream and goes on for a while."""
+        answer = Answer()
+        asked = self.ask(gateway, model, tokens=tokens, answer=answer)
+        until(lambda: answer.chunks > 3 or asked.done(), WAKE, what="an answer that runs")
+        if asked.done():
+            asked.result()
+        return asked, answer
+
     def started(self) -> list[Child]:
         return self.children
 

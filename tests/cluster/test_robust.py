@@ -81,9 +81,7 @@ def test_without_the_api_server_warm_requests_go_on_and_cold_ones_wait_for_it(
     corral.add("warm")
     corral.add("cold")
     corral.ask(gateway, "warm").result(WAKE)
-    running = Answer()
-    through = corral.ask(gateway, "warm", tokens=LONG, answer=running)
-    until(lambda: running.chunks > 3, 20, what="an answer that runs")
+    through, running = corral.ask_long(gateway, "warm", tokens=LONG)
 
     own_control_plane.kill_api_server()
     try:
@@ -132,9 +130,7 @@ def test_a_runner_killed_in_the_middle_of_an_answer_ends_it_with_an_error(
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("cut")
-    answer = Answer()
-    asked = corral.ask(gateway, "cut", tokens=LONG, answer=answer)
-    until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
+    asked, _ = corral.ask_long(gateway, "cut", tokens=LONG)
     (pod,) = stand_in.pods(corral.namespace, "cut")
     assert pod.child is not None
     pod.child.kill()
@@ -146,9 +142,7 @@ def test_a_model_deleted_while_it_serves_ends_its_answer_first(corral: Installat
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("leaving")
-    answer = Answer()
-    asked = corral.ask(gateway, "leaving", tokens=LONG, answer=answer)
-    until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
+    asked, _ = corral.ask_long(gateway, "leaving", tokens=LONG)
     corral.cluster.api.delete(corral.path("leaving"))
     until(lambda: not _lists(gateway, "leaving:latest"), 20, what="the end of the Model", interval=LOOK)
     with gateway.client(10) as client, pytest.raises(ollama.ResponseError) as refused:
@@ -164,9 +158,7 @@ def test_a_model_edited_while_it_serves_rolls_and_loses_no_request(corral: Insta
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("edited", parallel=2)
-    answer = Answer()
-    asked = corral.ask(gateway, "edited", tokens=LONG, answer=answer)
-    until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
+    asked, _ = corral.ask_long(gateway, "edited", tokens=LONG)
     (before,) = stand_in.pods(corral.namespace, "edited")
     corral.edit("edited", system="You are a pirate.")
     answered = 0
@@ -188,9 +180,7 @@ def test_a_runner_pod_that_is_deleted_ends_its_answer_and_another_serves(
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("moved")
-    answer = Answer()
-    asked = corral.ask(gateway, "moved", tokens=LONG, answer=answer)
-    until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
+    asked, _ = corral.ask_long(gateway, "moved", tokens=LONG)
     (pod,) = stand_in.pods(corral.namespace, "moved")
     corral.cluster.kubectl("-n", corral.namespace, "delete", "pod", pod.name, "--wait=false")
     assert corral.ask(gateway, "moved", tokens=2).result(WAKE).done is not None
@@ -204,9 +194,7 @@ def test_a_gateway_that_ends_lets_its_answers_end_first(corral: Installation) ->
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("drained")
-    answer = Answer()
-    asked = corral.ask(gateway, "drained", tokens=LONG, answer=answer)
-    until(lambda: answer.chunks > 3, WAKE, what="an answer that runs")
+    asked, _ = corral.ask_long(gateway, "drained", tokens=LONG)
     assert gateway.child.stop(grace=WAKE) == 0
     done = asked.result(5).done
     assert done is not None
