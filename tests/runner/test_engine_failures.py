@@ -103,5 +103,26 @@ def test_closing_fails_what_runs_and_what_waits() -> None:
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     assert [type(result) for result in asyncio.run(scenario())] == [EngineFailed] * 3
-    with pytest.raises(EngineFailed):
-        answer(engine, Task((1,), GREEDY))
+    for use in (
+        lambda: answer(engine, Task((1,), GREEDY)),
+        lambda: answer(engine, Task((1,), GREEDY, grammar=ENDLESS)),
+        lambda: engine.tokenize("text", add_special=False, parse_special=False),
+        lambda: engine.detokenize([1]),
+        lambda: engine.chat_template,
+    ):
+        with pytest.raises(EngineFailed):
+            use()
+    engine.close()
+    assert engine.stalled_for == float("inf")
+
+
+def test_a_reader_that_leaves_while_its_grammar_compiles_leaves_nothing_behind(engine: LlamaEngine) -> None:
+    async def scenario() -> None:
+        asking = asyncio.create_task(ask(engine, Task(chat(engine, "Hi"), GREEDY, grammar=ENDLESS)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(scenario())
+    assert (engine.running, engine.waiting) == (0, 0)

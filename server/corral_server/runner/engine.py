@@ -149,7 +149,7 @@ class LlamaEngine:
     async def generate(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         """See ``Engine.generate``. Close the iterator (``contextlib.aclosing``) to cancel."""
         prompt, keep = self._fit(task)
-        choose = await asyncio.to_thread(self._chooser, task) if task.grammar is not None else self._chooser(task)
+        choose = self._chooser(task) if task.grammar is None else await self._chooser_beside(task)
         stream = Stream(asyncio.get_running_loop())
         limit = 10 * self._length if task.max_tokens < 0 else min(task.max_tokens, 10 * self._length)
         text = TextAssembler(task.stop)
@@ -172,6 +172,15 @@ class LlamaEngine:
 
     def _chooser(self, task: Task) -> Chooser:
         return chooser(self._model, task, context_length=self._length)
+
+    async def _chooser_beside(self, task: Task) -> Chooser:
+        """In a thread, because a grammar may take long to compile; freed when nobody waits for it any more."""
+        building = asyncio.ensure_future(asyncio.to_thread(self._chooser, task))
+        try:
+            return await asyncio.shield(building)
+        except asyncio.CancelledError:
+            building.add_done_callback(_close_unused)
+            raise
 
     def _fit(self, task: Task) -> tuple[tuple[int, ...], int]:
         """The prompt that is decoded, and how many of its tokens a shift keeps."""
@@ -251,6 +260,11 @@ class LlamaEngine:
                 generation.chooser.close()
                 failed.append(generation)
         deliver([(generation.stream, error) for generation in failed])
+
+
+def _close_unused(building: asyncio.Future[Chooser]) -> None:
+    if not building.cancelled() and building.exception() is None:
+        building.result().close()
 
 
 def _context_length(wanted: int, trained: int) -> int:

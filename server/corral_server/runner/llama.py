@@ -12,26 +12,17 @@ import ctypes
 import functools
 import importlib
 import importlib.util
-import logging
 import re
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from corral_server.runner import llama_log
 from corral_server.runner.generation import EngineFailed, InvalidGrammar, LoadFailed
 from corral_server.runner.threads import spin_briefly
-
-log = logging.getLogger("corral.runner.llama")
-
-_BUFFER_SIZE = re.compile(r"(\S+)\s+(?:KV|RS|model|compute|output) buffer size\s*=\s*([\d.]+) MiB")
-_LEVELS = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.ERROR}
-_load_lock = threading.Lock()
-_captured: list[tuple[int, str]] | None = None
 
 
 def _load_library() -> ModuleType:
@@ -52,25 +43,8 @@ def _load_library() -> ModuleType:
 C: Any = _load_library()
 
 
-@C.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes.CFUNCTYPE makes it
-def _on_log(level: int, text: bytes, _data: object) -> None:
-    if _captured is not None:
-        _captured.append((level, text.decode("utf-8", "replace")))
-    elif level in _LEVELS:
-        log.log(_LEVELS[level], text.decode("utf-8", "replace").rstrip())
-
-
-@contextmanager
-def _captured_log() -> Iterator[list[tuple[int, str]]]:
-    """Collects what llama.cpp logs while a model loads: sizes and the reason of a failure are said only there."""
-    global _captured
-    with _load_lock:
-        lines: list[tuple[int, str]] = []
-        _captured = lines
-        try:
-            yield lines
-        finally:
-            _captured = None
+_on_log = C.llama_log_callback(llama_log.receive)
+"""Kept for ever: llama.cpp calls it from any thread."""
 
 
 @functools.cache
@@ -121,11 +95,11 @@ class LlamaModel:
         params.n_gpu_layers = gpu_layers
         if progress is not None:
             params.progress_callback = C.llama_progress_callback(lambda share, _data: bool(progress(share)))
-        with _captured_log() as lines:
+        with llama_log.captured() as lines:
             self._model = C.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
-            raise LoadFailed(f"{path} cannot be loaded: {_reason(lines)}")
-        self.buffers = _buffer_sizes(lines)
+            raise LoadFailed(f"{path} cannot be loaded: {llama_log.reason(lines)}")
+        self.buffers = llama_log.buffer_sizes(lines)
         self._vocab = C.llama_model_get_vocab(self._model)
         self.vocab_size: int = C.llama_vocab_n_tokens(self._vocab)
         self.train_context: int = C.llama_model_n_ctx_train(self._model)
@@ -139,6 +113,7 @@ class LlamaModel:
             raise LoadFailed(f"{path} cannot be loaded: the model has no decoder, so it cannot generate text")
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        self._must_be_open()
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         while True:
@@ -154,6 +129,7 @@ class LlamaModel:
         """The bytes of one token, perhaps half a character; a control token has none unless ``special``."""
         if not special and token in self._pieces:
             return self._pieces[token]
+        self._must_be_open()
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -181,9 +157,11 @@ class LlamaModel:
 
     def text_of(self, token: int) -> str:
         """A special token as templates write it (``<|im_end|>``); empty when the model has none."""
+        self._must_be_open()
         return C.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
     def chat_template(self) -> str | None:
+        self._must_be_open()
         template = C.llama_model_chat_template(self._model, None)
         return template.decode("utf-8", "replace") if template is not None else None
 
@@ -195,31 +173,23 @@ class LlamaModel:
         """Raises InvalidGrammar when the GBNF text does not parse or has no root."""
         if not text.strip() or "\0" in text:
             raise InvalidGrammar("the grammar is empty or has a NUL character")
-        with _captured_log() as lines:
+        with llama_log.captured() as lines:
+            self._must_be_open()
             handle = C.llama_sampler_init_grammar(self._vocab, text.encode("utf-8", "replace"), b"root")
         if not handle:
-            raise InvalidGrammar(f"the grammar does not compile: {_reason(lines)}")
+            raise InvalidGrammar(f"the grammar does not compile: {llama_log.reason(lines)}")
         return Sampler(handle)
 
+    def _must_be_open(self) -> None:
+        if not self._model:
+            raise EngineFailed("the model is unloaded")
+
     def close(self) -> None:
-        if self._model:
-            C.llama_model_free(self._model)
-            self._model = None
-
-
-def _reason(lines: list[tuple[int, str]]) -> str:
-    """The most telling of llama.cpp's messages: the first error, whose successors only say that loading failed."""
-    errors = [text.strip() for level, text in lines if level == 4 and text.strip()]
-    said = errors or [text.strip() for _, text in lines[-1:]]
-    return re.sub(r"^\w+: ", "", said[0]) if said else "llama.cpp gave no reason"
-
-
-def _buffer_sizes(lines: list[tuple[int, str]]) -> dict[str, int]:
-    """Bytes by the kind of memory (``CPU_Mapped``, ``CUDA0``) as llama.cpp reported them."""
-    sizes: dict[str, int] = {}
-    for found in _BUFFER_SIZE.finditer("".join(text for _, text in lines)):
-        sizes[found[1]] = sizes.get(found[1], 0) + int(float(found[2]) * 1024 * 1024)
-    return sizes
+        """Frees the weights, after a grammar that is being compiled; nothing else may be running."""
+        with llama_log.lock:
+            if self._model:
+                C.llama_model_free(self._model)
+                self._model = None
 
 
 class LlamaContext:
@@ -235,11 +205,11 @@ class LlamaContext:
         params.flash_attn_type = options.flash_attention
         params.type_k = params.type_v = options.cache_type
         params.no_perf = True
-        with _captured_log() as lines:
+        with llama_log.captured() as lines:
             self._context = C.llama_init_from_model(handle, params)
         if not self._context:
-            raise LoadFailed(f"no context of {options.length} x {options.sequences} tokens: {_reason(lines)}")
-        self.buffers = _buffer_sizes(lines)
+            raise LoadFailed(f"no context of {options.length} x {options.sequences} tokens: {llama_log.reason(lines)}")
+        self.buffers = llama_log.buffer_sizes(lines)
         self._memory = C.llama_get_memory(self._context)
         self.vocab_size = model.vocab_size
         self.can_shift: bool = C.llama_memory_can_shift(self._memory)
