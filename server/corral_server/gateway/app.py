@@ -206,7 +206,8 @@ class Gateway:
         name = field(data, "model", kind=SHOW.kind) or field(data, "name", kind=SHOW.kind)
         if not name:
             raise SHOW.missing_model(data)
-        return json_answer(metadata.show(self._directory, name, user_agent=request.header(b"user-agent")))
+        system, agent = field(data, "system", kind=SHOW.kind), request.header(b"user-agent")
+        return json_answer(metadata.show(self._directory, name, system=system, user_agent=agent))
 
     async def _models(self, request: Request) -> Answer:
         return json_answer(metadata.openai_models(self._directory))

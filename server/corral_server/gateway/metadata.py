@@ -5,34 +5,13 @@ All of it comes from the directory's Entries; a Model whose weights nobody has r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-
 from corral_core.errors import InvalidName
-from corral_core.facts import ModelFacts
 from corral_core.names import parse_name
 from corral_server.gateway.directory import Directory, Entry
 from corral_server.wire.errors import ApiError
+from corral_server.wire.show import details, show_object, timestamp
 
 OWNER = "library"
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339 with nanoseconds, UTC."""
-    whole, micro = divmod(round(seconds * 1e6), 10**6)  # a float of seconds holds no more than microseconds
-    return f"{datetime.fromtimestamp(whole, tz=UTC):%Y-%m-%dT%H:%M:%S}.{micro:06d}000Z"
-
-
-def details(facts: ModelFacts | None) -> dict[str, object]:
-    """The ``details`` object of show and ps."""
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": facts.family if facts else "",
-        "families": list(facts.families) if facts else None,
-        "parameter_size": facts.parameter_size if facts else "",
-        "quantization_level": facts.quantization_level if facts else "",
-    }
 
 
 def tags(directory: Directory) -> dict[str, object]:
@@ -59,68 +38,13 @@ def _tag(entry: Entry, name: str) -> dict[str, object]:
     }
 
 
-def show(directory: Directory, name: str, *, user_agent: bytes) -> dict[str, object]:
+def show(directory: Directory, name: str, *, system: str, user_agent: bytes) -> dict[str, object]:
     """/api/show. Raises ApiError for a name that is wrong or unknown."""
     entry = lookup(directory, name, unknown="model '{}' not found", shown=with_tag(name))
-    spec, facts = entry.model.spec, entry.facts
-    template = facts.template if facts else ""
-    optional = {
-        "modelfile": _modelfile(entry, template),
-        "parameters": _parameters(spec.parameters),
-        "template": template,
-        "system": spec.system or "",
-    }
-    return {
-        **{key: value for key, value in optional.items() if value},
-        "details": details(facts),
-        "model_info": _model_info(facts, name if user_agent.startswith(b"GitHubCopilotChat/") else None),
-        "capabilities": list(facts.capabilities) if facts else ["completion"],
-        "modified_at": timestamp(entry.modified),
-    }
-
-
-def _model_info(facts: ModelFacts | None, basename: str | None) -> dict[str, object]:
-    info: dict[str, object] = {}
-    if facts is not None:
-        info = {
-            "general.architecture": facts.family,
-            "general.parameter_count": facts.parameter_count,
-            f"{facts.family}.context_length": facts.context_length,
-            f"{facts.family}.embedding_length": facts.embedding_length,
-            **facts.info,
-        }
-        info.pop("tokenizer.chat_template", None)
-    if basename is not None:
-        info["general.basename"] = basename
-    return info
-
-
-def _parameters(parameters: Mapping[str, object]) -> str:
-    return "\n".join(
-        f"{name:<30} {_parameter(item)}"
-        for name, value in parameters.items()
-        for item in (value if isinstance(value, list | tuple) else [value])
+    agent = user_agent.decode("latin-1")
+    return show_object(
+        entry.model.spec, entry.facts, modified=entry.modified, asked=name, system=system, user_agent=agent
     )
-
-
-def _parameter(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if isinstance(value, str) else str(value)
-
-
-def _modelfile(entry: Entry, template: str) -> str:
-    """The Model as a Modelfile would say it."""
-    spec = entry.model.spec
-    lines = [f"FROM {spec.source}"]
-    if template:
-        lines.append(f'TEMPLATE """{template}"""')
-    if spec.system:
-        lines.append(f'SYSTEM """{spec.system}"""')
-    for name, value in spec.parameters.items():
-        items = value if isinstance(value, list | tuple) else [value]
-        lines += [f"PARAMETER {name} {item}" for item in items]
-    return "\n".join(lines) + "\n"
 
 
 def openai_models(directory: Directory) -> dict[str, object]:

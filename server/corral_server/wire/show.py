@@ -1,0 +1,96 @@
+"""What Ollama tells about one model: ``/api/show`` and the ``details`` object, from the Model and its weights' facts.
+
+The gateway answers with it for every Model, also cold ones; a runner answers for its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from corral_core.facts import ModelFacts
+from corral_core.model import ModelSpec
+
+_WANTS_BASENAME = "GitHubCopilotChat/"
+"""Clients that name themselves so look for the name that they asked for in ``model_info``."""
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 with nanoseconds, UTC."""
+    whole, micro = divmod(round(seconds * 1e6), 10**6)  # a float of seconds holds no more than microseconds
+    return f"{datetime.fromtimestamp(whole, tz=UTC):%Y-%m-%dT%H:%M:%S}.{micro:06d}000Z"
+
+
+def details(facts: ModelFacts | None) -> dict[str, object]:
+    """The ``details`` object of show and ps; empty texts while nobody has read the weights yet."""
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": facts.family if facts else "",
+        "families": list(facts.families) if facts else None,
+        "parameter_size": facts.parameter_size if facts else "",
+        "quantization_level": facts.quantization_level if facts else "",
+    }
+
+
+def show_object(
+    spec: ModelSpec,
+    facts: ModelFacts | None,
+    *,
+    modified: float,
+    asked: str = "",
+    system: str = "",
+    user_agent: str = "",
+) -> dict[str, object]:
+    """The body of ``/api/show``. ``asked`` is the name in the request, ``system`` what it puts in place of the Model's.
+
+    ``model_info`` is always there, since integrations fail without it.
+    """
+    template = facts.template if facts else ""
+    system = system or spec.system or ""
+    optional = {
+        "modelfile": _modelfile(spec, template, system),
+        "parameters": "\n".join(f"{name:<30} {value}" for name, value in _parameters(spec)),
+        "template": template,
+        "system": system,
+    }
+    basename = asked if user_agent.startswith(_WANTS_BASENAME) else ""
+    return {
+        **{name: text for name, text in optional.items() if text},
+        "details": details(facts),
+        "model_info": _model_info(facts, basename),
+        "capabilities": list(facts.capabilities) if facts else ["completion"],
+        "modified_at": timestamp(modified),
+    }
+
+
+def _modelfile(spec: ModelSpec, template: str, system: str) -> str:
+    """The Model as a Modelfile would say it."""
+    lines = [f"FROM {spec.source}"]
+    if template:
+        lines.append(f'TEMPLATE """{template}"""')
+    if system:
+        lines.append(f'SYSTEM """{system}"""')
+    lines += [f"PARAMETER {name} {value}" for name, value in _parameters(spec)]
+    return "\n".join(lines) + "\n"
+
+
+def _parameters(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """One pair for every line: a list of stop strings becomes several. Texts are quoted, as in Ollama's answer."""
+    for name, value in spec.parameters.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            yield name, json.dumps(item, ensure_ascii=False) if isinstance(item, str | bool) else str(item)
+
+
+def _model_info(facts: ModelFacts | None, basename: str) -> dict[str, object]:
+    info: dict[str, object] = {}
+    if facts is not None:
+        info = {
+            "general.architecture": facts.family,
+            "general.parameter_count": facts.parameter_count,
+            f"{facts.family}.context_length": facts.context_length,
+            f"{facts.family}.embedding_length": facts.embedding_length,
+            **facts.info,
+        }
+    return info | ({"general.basename": basename} if basename else {})
