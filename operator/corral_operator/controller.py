@@ -26,8 +26,8 @@ from corral_operator.workqueue import WorkQueue
 PLAN = ""
 """The queue's key for planning anew because of time alone."""
 
-CALM = 0.5
-"""Seconds by which ordinary traffic's activity is gathered before anybody looks at it."""
+CALM = 2.0
+"""Seconds for which ordinary traffic's activity is gathered before anybody looks at it."""
 
 BLOCKED = 30.0
 """Seconds after which it is tried again to make objects whose names somebody else has."""
@@ -88,7 +88,7 @@ class Controller:
         else:
             self._store.activities[runner] = activity
         self._stale = True
-        delay = 0.0 if self._pressed or _urgent(before, activity, self._clock()) else CALM
+        delay = 0.0 if self._pressed else _patience(before, activity, self._clock())
         self._queue.add_after(model, delay)
 
     def told(self, model: str, runner: str, info: RunnerInfo) -> None:
@@ -191,10 +191,10 @@ class Controller:
         )
 
 
-def _urgent(before: Activity | None, after: Activity | None, now: float) -> bool:
-    """Whether an activity may change what is decided at once; the rest is ordinary traffic."""
+def _patience(before: Activity | None, after: Activity | None, now: float) -> float:
+    """For how long (seconds) a change of activity cannot matter; most are ordinary traffic."""
     if before is None or after is None:
-        return before is not after
+        return 0.0
     if before.loaded != after.loaded or before.draining != after.draining:
-        return True
-    return after.expires_at is not None and after.expires_at <= now
+        return 0.0
+    return CALM if after.expires_at is None else min(CALM, max(after.expires_at - now, 0.0))
