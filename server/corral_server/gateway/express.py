@@ -88,7 +88,7 @@ class Express:
     def _flow(self) -> None:
         """More of a stream came, or the client reads again. What the client cannot take yet stays where it is."""
         connection, exchange = self._connection, self._exchange
-        if exchange.choked:
+        if exchange.connection.choked is not None:
             if connection.complete or connection.broken:
                 self._dispatcher.close(self._ticket)
             return

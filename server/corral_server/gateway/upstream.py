@@ -45,7 +45,8 @@ class Broken(UpstreamError):
 class Connection(asyncio.Protocol):
     """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
 
-    ``complete`` is set when the whole response arrived; what is not taken yet still waits for ``read``. Instead of
+    ``complete`` is set when the whole response arrived, ``broken`` when it ended too early; what is not taken yet
+    still waits for ``read``. Instead of
     waiting a ``listener`` may be set: it is called whenever ``head`` or ``read`` would return or raise.
     """
 
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
+        self.broken = False
         self.idle_since = 0.0
         self.uses = 0
         self.closed = False
@@ -108,11 +110,6 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return data
-
-    @property
-    def broken(self) -> bool:
-        """Whether the answer ended too early; what had arrived can still be taken."""
-        return self._error is not None
 
     @property
     def reusable(self) -> bool:
@@ -217,6 +214,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
             self._error = error
+            self.broken = True
         self.abort()
         self._wake()
 

@@ -37,7 +37,10 @@ _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATC
 
 
 class FrontConnection(asyncio.Protocol):
-    """uvicorn makes one for each connection. ``choked`` is set while the client reads too slowly."""
+    """uvicorn makes one for each connection. ``choked`` is set while the client reads too slowly.
+
+    ``write`` is the transport's own: it is called for every piece of every stream.
+    """
 
     def __init__(
         self,
@@ -67,12 +70,14 @@ class FrontConnection(asyncio.Protocol):
         self._lost = False
         self._task: asyncio.Task[None] | None = None
         self._turn: asyncio.Future[None] | None = None
+        self.write: Callable[[bytes], None] = _nowhere
         self.choked: asyncio.Future[None] | None = None
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.write = self._transport.write
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names only its own protocols
         self._peer = transport.get_extra_info("peername")
         self._own = transport.get_extra_info("sockname")
@@ -192,10 +197,6 @@ class FrontConnection(asyncio.Protocol):
             self._close()
 
     # What the exchange calls
-
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
 
     def pause_reading(self) -> None:
         if not self._paused and self._transport is not None and not self._transport.is_closing():
@@ -344,3 +345,6 @@ class FrontConnection(asyncio.Protocol):
             return
         rest = limit - silent if self._current is None or waits_for_client else limit
         self._timer = self.loop.call_later(max(0.1, rest), self._look)
+
+
+def _nowhere(data: bytes) -> None: ...

@@ -45,7 +45,6 @@ class Exchange:
     __slots__ = (
         "_body",
         "_chunked",
-        "_connection",
         "_delivered",
         "_head",
         "_left_over",
@@ -54,6 +53,7 @@ class Exchange:
         "begun",
         "bodiless",
         "complete",
+        "connection",
         "expects",
         "finished",
         "gone",
@@ -70,7 +70,7 @@ class Exchange:
     )
 
     def __init__(self, connection: FrontConnection) -> None:
-        self._connection = connection
+        self.connection = connection
         self.headers: Headers = []
         self.scope: Scope = {}
         self.begun = False
@@ -101,7 +101,7 @@ class Exchange:
         self._body.append(data)
         self._size += len(data)
         if self._size > READ_AHEAD:
-            self._connection.pause_reading()
+            self.connection.pause_reading()
         self._wake()
 
     def end(self) -> None:
@@ -121,7 +121,7 @@ class Exchange:
     @property
     def choked(self) -> bool:
         """Whether the client reads too slowly for more."""
-        return self._connection.choked is not None
+        return self.connection.choked is not None
 
     def whole_body(self) -> bytes:
         """The body of a complete request; ``receive`` gives it again."""
@@ -138,19 +138,22 @@ class Exchange:
             body = _framed(body, more=False)
         elif not self.bodiless:
             self._count(len(body), more=False)
-        self._connection.write(head if self.bodiless else head + body)
+        self.connection.write(head if self.bodiless else head + body)
         self.finished = True
-        self._connection.finished(self)
+        self.connection.finished(self)
 
     def open(self, status: int, headers: Headers) -> None:
         """Begins a response that comes in pieces; the head goes out with the first of them."""
         self._head = self._start(status, headers)
 
     def push(self, piece: bytes, *, last: bool = False) -> None:
-        """The next piece; the caller heeds ``choked``."""
+        """The next piece, not empty unless it is the last; the caller heeds ``choked``."""
         if self.gone:
             return
         if self._chunked:
+            if not last and not self._head:  # by far the most common
+                self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                return
             piece = _framed(piece, more=not last)
         elif not self.bodiless:
             self._count(len(piece), more=not last)
@@ -159,26 +162,26 @@ class Exchange:
         elif self.bodiless:
             piece = b""
         if piece:
-            self._connection.write(piece)
+            self.connection.write(piece)
         if last:
             self.finished = True
-            self._connection.finished(self)
+            self.connection.finished(self)
 
     def go_on(self, work: Callable[[], Awaitable[None]]) -> None:
         """Has the rest done by a coroutine."""
         self.work = work
-        self._connection.start(self)
+        self.connection.start(self)
 
     # ASGI
 
     async def receive(self) -> Message:
         if self.expects and not self.started and not self.complete:
-            self._connection.write(CONTINUE)
+            self.connection.write(CONTINUE)
         self.expects = False
         while not (self.gone or self.finished):
             if self._body or (self.complete and not self._delivered):
                 return self._take()
-            self._waiter = self._connection.loop.create_future()
+            self._waiter = self.connection.loop.create_future()
             await self._waiter
         return _DISCONNECT
 
@@ -188,12 +191,12 @@ class Exchange:
         self._body = []
         self._delivered = self.complete
         if self._size > READ_AHEAD:
-            self._connection.resume_reading()
+            self.connection.resume_reading()
         self._size = 0
         return {"type": "http.request", "body": body, "more_body": not self.complete}
 
     async def send(self, message: Message) -> None:
-        connection = self._connection
+        connection = self.connection
         if connection.choked is not None and not self.gone:
             await connection.choked
         if self.gone:
