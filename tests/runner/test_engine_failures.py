@@ -126,3 +126,20 @@ def test_a_reader_that_leaves_while_its_grammar_compiles_leaves_nothing_behind(e
 
     asyncio.run(scenario())
     assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_memory_that_cannot_forget_a_part_is_read_again(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
+    remove, decode = engine._context.remove, engine._context.decode
+    statuses = [0, 0, -3]
+
+    def whole_only(sequence: int, start: int = 0, end: int = -1) -> bool:
+        return remove(sequence) if (start, end) == (0, -1) else False
+
+    async def two() -> list[str]:
+        return [got.text for got in await asyncio.gather(ask(engine, task), ask(engine, task))]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._context, "remove", whole_only)
+        patch.setattr(engine._context, "decode", lambda: (statuses.pop(0) if statuses else 0) or decode())
+        assert all("Paris" in text for text in asyncio.run(two()))

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from corral_server.runner.pace import PAUSE, SMALLEST, Pace
+from corral_server.runner.pace import FIRST, LONGEST, PAUSE, SMALLEST, Pace
+
+
+def paced(rate: float, capacity: int = 512) -> Pace:
+    """A pace that has seen prompts read at ``rate`` tokens a second."""
+    pace = Pace(capacity)
+    pace.note(512, 512 / rate)
+    return pace
 
 
 def test_a_whole_batch_is_read_when_no_stream_runs() -> None:
-    assert Pace(512).allowance(streaming=False) == 512
+    assert paced(800).allowance(streaming=False) == 512
 
 
 def test_running_streams_pause_for_a_moment_only() -> None:
-    pace = Pace(512)
-    pace.note(512, 512 / 800)
-    assert pace.allowance(streaming=True) == int(800 * PAUSE)
+    assert paced(800).allowance(streaming=True) == int(800 * PAUSE)
+
+
+def test_a_slow_machine_does_not_read_for_long_without_looking_up() -> None:
+    assert paced(100).allowance(streaming=False) == int(100 * LONGEST)
+
+
+def test_the_first_chunk_is_small_because_the_speed_is_not_known() -> None:
+    assert Pace(512).allowance(streaming=False) == FIRST
 
 
 def test_a_fast_machine_reads_whole_batches_beside_streams() -> None:
-    pace = Pace(512)
-    pace.note(512, 0.01)
-    assert pace.allowance(streaming=True) == 512
+    assert paced(50_000).allowance(streaming=True) == 512
 
 
 def test_however_slow_it_is_some_of_the_prompt_is_read() -> None:
-    pace = Pace(512)
-    assert pace.allowance(streaming=True) == SMALLEST
-    pace.note(512, 3600.0)
-    assert pace.allowance(streaming=True) == SMALLEST
+    assert paced(0.1).allowance(streaming=True) == SMALLEST
+    assert paced(0.1).allowance(streaming=False) == SMALLEST
 
 
 def test_a_batch_smaller_than_a_chunk_is_the_limit() -> None:
@@ -33,8 +42,15 @@ def test_a_batch_smaller_than_a_chunk_is_the_limit() -> None:
 
 
 def test_steps_without_prompts_do_not_count() -> None:
-    pace = Pace(512)
-    pace.note(512, 0.5)
+    pace = paced(1000)
     before = pace.allowance(streaming=True)
     pace.note(4, 1.0)
+    pace.note(512, 0.0)
     assert pace.allowance(streaming=True) == before
+
+
+def test_a_machine_that_became_busy_is_noticed() -> None:
+    pace = paced(1000)
+    for _ in range(20):
+        pace.note(250, 1.0)
+    assert int(250 * PAUSE) <= pace.allowance(streaming=True) < 260 * PAUSE

@@ -104,7 +104,7 @@ class Stepper:
     def _shares(self, slots: Sequence[Slot]) -> dict[Slot, int]:
         """How many tokens each slot may put into the batch; one for each running stream, prompts share the rest."""
         waiting = {slot: slot.generation for slot in slots if slot.generation is not None}
-        shares = {slot: 1 for slot, generation in waiting.items() if generation.generated}
+        shares = {slot: 1 for slot, generation in waiting.items() if len(generation.pending) == 1}
         room = min(self._context.capacity - len(shares), self._pace.allowance(streaming=bool(shares)))
         for slot, generation in sorted(waiting.items(), key=lambda entry: entry[1].began):
             if slot not in shares and room > 0:

@@ -1,11 +1,16 @@
-"""How much of the prompts a step may read while streams are running: as much as pauses them for a moment only."""
+"""How much of the prompts a step may read: as much as pauses running streams for a moment only, and never so much that
+a step of a slow machine keeps a cancelled request or the liveness check waiting for long."""
 
 from __future__ import annotations
 
 PAUSE = 0.25
 """Seconds that reading prompts may hold up the next token of a running stream."""
+LONGEST = 2.0
+"""Seconds that a step may take when nobody's stream pauses."""
 SMALLEST = 32
 """Tokens; smaller chunks are read noticeably less efficiently."""
+FIRST = 64
+"""Tokens of the first chunk, when the speed is not known yet."""
 _RECENT = 0.3
 
 
@@ -17,10 +22,9 @@ class Pace:
         self._rate = 0.0
 
     def allowance(self, *, streaming: bool) -> int:
-        """Prompt tokens for the next step; all that fits into a batch when nobody's stream would pause."""
-        if not streaming:
-            return self._capacity
-        return min(self._capacity, max(SMALLEST, int(self._rate * PAUSE)))
+        """Prompt tokens for the next step."""
+        wanted = int(self._rate * (PAUSE if streaming else LONGEST)) if self._rate else FIRST
+        return min(self._capacity, max(SMALLEST, wanted))
 
     def note(self, tokens: int, seconds: float) -> None:
         """A step decoded so many tokens; small ones say nothing about the speed of reading."""

@@ -1,8 +1,8 @@
 """A slot's cells and the generation that runs in it.
 
 What always holds: ``Slot.cells`` are exactly the tokens whose keys and values llama.cpp holds for that sequence, at
-positions 0 to len - 1; ``Generation.pending`` are the tokens still to be decoded after them. A generation with one
-pending token that has sampled before is generating, otherwise it is being prefilled: the batch needs no other state.
+positions 0 to len - 1; ``Generation.pending`` are the tokens still to be decoded after them. With one pending token a
+generation is a running stream, with more its prompt is being read: the batch needs no other state.
 """
 
 from __future__ import annotations
