@@ -97,6 +97,11 @@ class Machine:
             self._keeper = None
         clear_node(self.number)
 
+    def kill_container(self, container: str) -> None:
+        """SIGKILL to a container's first process; ``container`` is its id in the pod's status."""
+        done = self._ctr("task", "kill", "-s", "KILL", container.rpartition("/")[2])
+        assert done.returncode == 0, f"kill of {container}: {done.stderr}"
+
     def run(self, *command: str | Path, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """A command inside the node's namespaces."""
         whole = [*self._inside(), *map(str, command)]

@@ -5,10 +5,12 @@ Clients reach the release's Service at its cluster address, as a pod would: this
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import ollama
@@ -52,14 +54,16 @@ class Release:
 
     def install(self, *settings: str) -> None:
         """Returns when operator and gateways are ready."""
+        self.__dict__.pop("url", None)
         self.site.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "4m", *_SMALL, *settings)
 
     def upgrade(self, *settings: str) -> None:
         flags = ("-n", NAMESPACE, "--wait", "--timeout", "4m", "--reuse-values")
         self.site.helm("upgrade", NAME, str(CHART), *flags, *settings)
 
-    @property
+    @cached_property
     def url(self) -> str:
+        """Known from the first look on: clients need no API server."""
         service = self.site.api.get(f"/api/v1/namespaces/{NAMESPACE}/services/{NAME}")
         return f"http://{at(service, 'spec', 'clusterIP')}:{at(service, 'spec', 'ports', 0, 'port')}"
 
@@ -115,6 +119,21 @@ class Release:
     def wait_gone(self, name: str, timeout: float = WAKE) -> None:
         """Until no pod of the Model is left."""
         until(lambda: not self.pods(name), timeout, what=f"the end of {name}'s pods", interval=LOOK)
+
+    def demand(self, name: str) -> int:
+        """How many requests the gateways say wait for the Model."""
+        entries = at(self.model(name), "status", "demand")
+        return sum(int(entry["waiting"]) for entry in entries) if isinstance(entries, list) else 0
+
+    def revision(self) -> int:
+        return int(json.loads(self.site.helm("status", NAME, "-n", NAMESPACE, "-o", "json"))["version"])
+
+    def setting(self, part: str, name: str) -> str:
+        """An environment variable of the part's Deployment."""
+        found = self.site.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}-{part}")
+        variables = at(found, "spec", "template", "spec", "containers", 0, "env")
+        assert isinstance(variables, list)
+        return str(next(item["value"] for item in variables if item["name"] == name))
 
     def own_pods(self, part: str) -> list[str]:
         """The names of the release's pods of a part: operator or gateway."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from corral_core.source import locate, parse_source
 from scripts.llama_wheel import cache_dir
-from tests.cluster.api import Api, condition
+from tests.cluster.api import Api, Object, condition
 from tests.cluster.children import Child
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.workspace import Workspace
@@ -27,6 +27,9 @@ from tests.support.waiting import until
 
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+AUDITED = tuple(f"system:serviceaccount:corral:corral-{part}" for part in ("operator", "gateway"))
+"""The users whose requests the API server writes down: those of the release."""
+
 _PROXY = "system:kube-proxy"
 
 
@@ -69,6 +72,10 @@ class Site:
         )
         assert done.returncode == 0, f"{program} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}"
         return done.stdout
+
+    def audited(self) -> list[Object]:
+        """What operator and gateways asked the API server so far, and what it answered."""
+        return [json.loads(line) for line in self.control_plane.audit_log.read_text().splitlines()]
 
     def apply(self, *documents: dict[str, object]) -> None:
         self.kubectl("apply", "-f", "-", input="\n---\n".join(map(json.dumps, documents)))
@@ -116,7 +123,7 @@ def open_site(programs: Path, archives: Sequence[Path]) -> Iterator[Site]:
         machine.make_bridge()
         users = {"system:node:node-1": "system:nodes", _PROXY: ""}
         folder = workspace.folder / "control-plane"
-        control_plane = ControlPlane(programs, folder, address=machine.GATEWAY, users=users)
+        control_plane = ControlPlane(programs, folder, address=machine.GATEWAY, users=users, audited=AUDITED)
         stack.callback(control_plane.stop)
         control_plane.start()
         control_plane.start_controllers()

@@ -41,7 +41,7 @@ priorityClassName: {{ . }}
 {{- end }}
 
 {{- define "corral.operatorRules" -}}
-- {apiGroups: [corral.dev], resources: [models], verbs: [get, list, watch]}
+- {apiGroups: [corral.dev], resources: [models], verbs: [list, watch]}
 - {apiGroups: [corral.dev], resources: [models/status], verbs: [patch]}
 - {apiGroups: [apps], resources: [deployments], verbs: [list, watch, create, patch]}
 - {apiGroups: [""], resources: [services], verbs: [list, watch, create, patch]}

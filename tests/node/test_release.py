@@ -1,0 +1,56 @@
+"""The Helm release: its own test, its rights, and its way from installation to removal and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.api import at
+from tests.node.release import NAME, NAMESPACE, WAKE, Release
+from tests.node.site import AUDITED
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
+
+
+def test_helm_test_asks_a_question(release: Release, model: str) -> None:
+    release.add(model)
+    release.wait_phase(model, "Idle")
+    release.site.helm("test", NAME, "-n", NAMESPACE, "--timeout", "3m")
+    assert release.replicas(model) == 1
+
+
+def test_operator_and_gateways_are_never_told_that_something_is_forbidden(release: Release, model: str) -> None:
+    release.add(model)
+    release.ask(model).result(WAKE)
+    asked = release.site.audited()
+    assert {at(one, "user", "username") for one in asked} == set(AUDITED)
+    forbidden = {_request(one) for one in asked if at(one, "responseStatus", "code") in (401, 403)}
+    assert forbidden == set()
+
+
+def test_an_upgrade_and_a_rollback_leave_the_model_answering(release: Release, model: str) -> None:
+    release.add(model)
+    release.ask(model).result(WAKE)
+    revision = release.revision()
+    release.upgrade("--set", "settings.keepAlive=7m")
+    assert release.setting("operator", "OLLAMA_KEEP_ALIVE") == "7m"
+    assert release.ask(model).result(WAKE).ends == 1
+    release.site.helm("rollback", NAME, str(revision), "-n", NAMESPACE, "--wait", "--timeout", "4m")
+    assert release.setting("operator", "OLLAMA_KEEP_ALIVE") == "5m"
+    assert release.ask(model).result(WAKE).ends == 1
+
+
+def test_uninstalling_keeps_the_models_and_a_new_installation_serves_them(release: Release, model: str) -> None:
+    release.add(model)
+    release.wait_phase(model, "Idle")
+    release.site.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "4m")
+    try:
+        assert release.own_pods("operator") == release.own_pods("gateway") == []
+        assert at(release.model(model), "spec", "source")
+    finally:
+        release.install()
+    assert release.ask(model).result(WAKE).ends == 1
+
+
+def _request(one: object) -> tuple[str, str, str]:
+    resource = "/".join(str(at(one, "objectRef", part)) for part in ("resource", "subresource"))
+    return str(at(one, "verb")), str(at(one, "objectRef", "apiGroup")), resource.removesuffix("/None")
