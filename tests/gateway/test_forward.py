@@ -202,6 +202,25 @@ def test_a_runner_that_is_still_loading_is_asked_again_until_it_is_ready() -> No
     run(scenario())
 
 
+def test_a_request_that_was_held_tells_the_runner_for_how_long() -> None:
+    async def scenario() -> None:
+        async with gateway_over(reply(), refuse()) as (up, gateway):
+            await gateway.chat()
+        first, second = (int(call.headers["corral-queued-ns"]) for call in up.calls)
+        assert second - first >= 40_000_000, "the runner that refused rests for 50 ms"
+
+    run(scenario())
+
+
+def test_no_client_says_for_how_long_its_request_was_held() -> None:
+    async def scenario() -> None:
+        async with gateway_over(reply()) as (up, gateway):
+            await gateway.http.post("/api/chat", json={"model": "tiny"}, headers={"corral-queued-ns": "987654321000"})
+        assert up.calls[0].headers.get("corral-queued-ns") != "987654321000"
+
+    run(scenario())
+
+
 def test_a_503_without_the_retry_header_is_the_answer() -> None:
     async def scenario() -> None:
         async with gateway_over(reply(503, b'{"error":"mine"}')) as (_, gateway):

@@ -7,6 +7,7 @@ given back with the last byte that the runner sends.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from corral_server.gateway.departure import Departure
@@ -18,9 +19,10 @@ from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
 from corral_server.gateway.upstream import Connection, NotBegun, Pool, UpstreamError
-from corral_server.wire.errors import RETRY_HEADER, RUNNER_STOPPED, ApiError
+from corral_server.wire import headers
+from corral_server.wire.errors import RUNNER_STOPPED, ApiError
 
-_NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEUED}
 _COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
 
 Resume = Callable[[Callable[[], Awaitable[None]]], None]
@@ -89,7 +91,7 @@ class Forwarder:
             endpoint = await self._dispatcher.place(ticket)
             connection, sent = sent, None
             try:
-                connection = await self._ask(endpoint, message, connection)
+                connection = await self._ask(endpoint, _with_wait(message, ticket), connection)
             except NotBegun:
                 failures += 1
                 if failures >= self._tries:
@@ -98,7 +100,7 @@ class Forwarder:
                 continue
             except UpstreamError:
                 raise ApiError(500, RUNNER_STOPPED) from None
-            if connection.status == 503 and any(name == RETRY_HEADER for name, _ in connection.headers):
+            if connection.status == 503 and any(name == headers.RETRY for name, _ in connection.headers):
                 self._pool.put(endpoint.host, endpoint.port, connection)
                 self._dispatcher.back(ticket)
                 continue
@@ -143,6 +145,13 @@ def _head_of(request: Request, length: int) -> bytes:
     if head.count(b"\n") != lines + 2 or head.count(b"\r") != lines + 2:
         raise ApiError(400, "a header of the request holds a line break")
     return head
+
+
+def _with_wait(message: list[bytes], ticket: Ticket) -> list[bytes]:
+    """The request with how long it was held, which the runner counts as part of its own durations."""
+    head, body = message
+    held = max(0, round((time.time() - ticket.since) * 1e9))
+    return [head.removesuffix(b"\r\n"), headers.QUEUED, b": %d\r\n\r\n" % held, body]
 
 
 async def answer_error(request: Request, error: ApiError) -> None:

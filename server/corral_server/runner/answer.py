@@ -30,13 +30,12 @@ from corral_server.runner.generation import (
 )
 from corral_server.runner.state import Loaded, NotServing, RunnerState
 from corral_server.runner.templates import TemplateFailed
-from corral_server.wire.errors import RETRY_HEADER, ApiError, error_body, stream_error
+from corral_server.wire import headers as wire_headers
+from corral_server.wire.errors import ApiError, error_body, stream_error
 
 log = logging.getLogger("corral.runner.answer")
 
 JSON = b"application/json; charset=utf-8"
-QUEUED_HEADER = "corral-queued-ns"
-"""How long the gateway held the request, in nanoseconds: part of load_duration and total_duration."""
 
 _CLIENT_FAULTS = (PromptTooLong, InvalidPrompt, InvalidGrammar)
 _MAX_QUEUED = 24 * 3600 * 10**9
@@ -160,7 +159,7 @@ def failure(error: Exception) -> ApiError:
 
 def started_at(headers: Mapping[str, str]) -> int:
     """When the request started for the client: now, less what the gateway says that it held the request."""
-    queued = headers.get(QUEUED_HEADER, "")
+    queued = headers.get(wire_headers.QUEUED.decode(), "")
     held = int(queued) if queued.isascii() and queued.isdigit() and len(queued) < 16 else 0
     return time.monotonic_ns() - min(held, _MAX_QUEUED)
 
@@ -175,6 +174,6 @@ def _start(status: int, media_type: bytes, *headers: tuple[bytes, bytes]) -> dic
 
 
 async def _send_whole(status: int, body: bytes, send: Send, *, retry: bytes | None = None) -> None:
-    extra = [(b"content-length", str(len(body)).encode())] + ([(RETRY_HEADER, retry)] if retry else [])
+    extra = [(b"content-length", str(len(body)).encode())] + ([(wire_headers.RETRY, retry)] if retry else [])
     await send(_start(status, JSON, *extra))
     await send({"type": "http.response.body", "body": body})

@@ -14,7 +14,8 @@ from corral_server.runner.openai import CHAT as OPENAI_CHAT
 from corral_server.runner.openai import OpenAIApi
 from corral_server.runner.show import ShowApi
 from corral_server.runner.state import NotServing, RunnerState
-from corral_server.wire.errors import RETRY_HEADER, ApiError, error_body
+from corral_server.wire import headers
+from corral_server.wire.errors import ApiError, error_body
 
 _PLAIN = {404: "404 page not found", 405: "405 method not allowed"}
 
@@ -48,7 +49,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
     body = error_body(request.url.path, error.status, error.message)
     response = Response(body, error.status, media_type=JSON.decode())
     if isinstance(error, NotServing):
-        response.headers[RETRY_HEADER.decode()] = error.reason
+        response.headers[headers.RETRY.decode()] = error.reason
     return response
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 
-RETRY_HEADER = b"corral-retry"
-"""A runner that did not begin a request answers 503 with this header: the gateway may send the request elsewhere."""
-
 QUEUE_FULL = "server busy, please try again.  maximum pending requests exceeded"
 RUNNER_STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "

@@ -1,0 +1,7 @@
+"""Headers between gateway and runner; clients neither send nor see them."""
+
+RETRY = b"corral-retry"
+"""A runner that did not begin a request answers 503 with this header: the gateway may send the request elsewhere."""
+
+QUEUED = b"corral-queued-ns"
+"""How long the gateway held the request, in nanoseconds: Ollama's load_duration and total_duration include it."""
