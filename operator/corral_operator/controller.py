@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from corral_core.activity import Activity
+from corral_core.activity import FOREVER, Activity
 from corral_core.planner import plan
 from corral_core.snapshot import Plan, Policy
 from corral_operator import logs
@@ -180,7 +180,7 @@ class Controller:
         staying = [pod for pod in pods if not pod.meta.deleted and not pod.finished]
         infos = [info for pod in staying if (info := self._store.infos.get(pod.meta.uid)) is not None]
         said = [self._store.activities.get(pod.meta.uid) for pod in staying if pod.ready]
-        ends = [activity.expires_at for activity in said if activity is not None and activity.expires_at is not None]
+        ends = [end for activity in said if (end := _end(activity, self._clock())) is not None]
         return View(
             item=item,
             decision=self._plan.decisions.get(key),
@@ -189,6 +189,13 @@ class Controller:
             info=infos[-1] if infos else None,
             expires_at=max(ends) if ends and len(ends) == len(said) else None,
         )
+
+
+def _end(activity: Activity | None, now: float) -> float | None:
+    """When a runner's keep_alive runs out if nobody asks any more; None: never, or not known."""
+    if activity is None or not activity.busy:
+        return activity.expires_at if activity is not None else None
+    return now + activity.keep_alive if activity.loaded and activity.keep_alive < FOREVER else None
 
 
 def _patience(before: Activity | None, after: Activity | None, now: float) -> float:

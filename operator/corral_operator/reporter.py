@@ -46,7 +46,9 @@ class Reporter:
             self._expiry_written.pop(key, None)  # the first expiry of each phase is news
             logs.event("phase", model=key, phase=status["phase"], was=text(item.status, "phase"))
             await self._announce(item, status)
-        if "expiresAt" in differs and "expiresAt" in status:
+        if "expiresAt" not in status:
+            self._expiry_written.pop(key, None)
+        elif "expiresAt" in differs:
             self._expiry_written[key] = now
         return None
 

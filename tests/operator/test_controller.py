@@ -260,6 +260,17 @@ def test_an_invalid_model_is_reported_and_left_alone() -> None:
     scenario(run)
 
 
+def test_a_busy_models_expiry_is_told_as_if_its_requests_ended_now() -> None:
+    async def run(world: World) -> None:
+        world.model(waiting=1)
+        await auntil(lambda: world.replicas() == 1)
+        world.pod()
+        world.says(samples.activity(in_flight=1))
+        await auntil(lambda: world.views["tiny"].expires_at == NOW + 300)
+
+    scenario(run)
+
+
 def test_ordinary_traffic_is_looked_at_in_gathered_form() -> None:
     async def run(world: World) -> None:
         world.model(waiting=1)

@@ -7,13 +7,15 @@ import dataclasses
 
 from corral_core.jsonfields import dig
 from corral_core.snapshot import Decision
+from corral_core.timestamps import format_seconds
 from corral_operator import paths
 from corral_operator.objects import parse_pod
-from corral_operator.observe import Store
+from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import Reporter
 from corral_operator.status import EXPIRY_EVERY, View
 from tests.operator import samples
 from tests.operator.fake_api import FakeApi
+from tests.operator.test_status import FACTS
 
 MODEL, STATUS = paths.models("lab", "tiny"), paths.model_status("lab", "tiny")
 NOW = 1_800_000_000.0
@@ -28,11 +30,13 @@ class Bench:
         self.store.heard_model(samples.model(), kind="ADDED", now=NOW)
         self.reporter = Reporter(self.api, self.store, clock=lambda: self.now)
 
-    def report(self, replicas: int = 1, expires_at: float | None = None) -> float | None:
+    def report(
+        self, replicas: int = 1, *, expires_at: float | None = None, info: RunnerInfo | None = None
+    ) -> float | None:
         item = self.store.models.get("lab/tiny")
         assert item is not None
         pods = (parse_pod(samples.pod()),) if replicas else ()
-        view = View(item=item, decision=Decision(replicas, "as planned"), pods=pods, expires_at=expires_at)
+        view = View(item=item, decision=Decision(replicas, "as planned"), pods=pods, expires_at=expires_at, info=info)
         return asyncio.run(self.reporter.report(view))
 
 
@@ -76,6 +80,16 @@ def test_the_first_expiry_after_the_load_is_written_at_once() -> None:
     bench.now += 1
     assert bench.report(expires_at=NOW + 300) is None
     assert bench.api.writes == [STATUS, STATUS]
+
+
+def test_an_expiry_that_was_withdrawn_is_written_at_once_when_it_is_back() -> None:
+    bench = Bench()
+    bench.report(expires_at=NOW + 300)
+    bench.report(info=RunnerInfo(FACTS, parallel=4, context_length=2048))
+    bench.report(expires_at=NOW + 301)
+    item = bench.store.models.get("lab/tiny")
+    assert item is not None
+    assert item.status["expiresAt"] == format_seconds(NOW + 301)
 
 
 def test_a_model_that_was_deleted_meanwhile_is_no_error() -> None:
