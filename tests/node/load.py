@@ -1,0 +1,84 @@
+"""Steady load on a Model: a few clients that ask again and again, each request on a connection of its own.
+
+A client whose connection is refused tries again, as it would with any Service; a request that was sent and not answered
+in whole is lost, and says how.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import ollama
+
+from tests.node.release import Release
+from tests.support.waiting import until
+
+CLIENTS = 3
+_OPTIONS = ollama.Options(num_predict=6, temperature=0.0, seed=1)
+
+
+@dataclass
+class Load:
+    """What became of the requests so far."""
+
+    answered: int = 0
+    refused: int = 0
+    lost: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait_answers(self, count: int, timeout: float = 60) -> None:
+        """Until ``count`` more requests have been answered."""
+        wanted = self.answered + count
+        until(lambda: self.answered >= wanted, timeout, what=f"{count} more answers ({self})", interval=0.05)
+
+    def run(self, url: str, model: str) -> None:
+        while not self._stop.is_set():
+            try:
+                done = self._ask(url, model)
+            except (ollama.ResponseError, httpx.TransportError, ConnectionError) as error:
+                with self._lock:
+                    self.lost.append(repr(error))
+                continue
+            with self._lock:
+                self.answered += done == 1
+                if done != 1:
+                    self.lost.append(f"{done} last objects")
+
+    def _ask(self, url: str, model: str) -> int:
+        """How many last objects came: one is right."""
+        while True:
+            with httpx.Client(timeout=60) as client:
+                body = {"model": model, "prompt": "Tell me a story.", "options": dict(_OPTIONS)}
+                try:
+                    with client.stream("POST", f"{url}/api/generate", json=body) as answer:
+                        lines = [line for line in answer.iter_lines() if line]
+                except httpx.ConnectError:
+                    with self._lock:
+                        self.refused += 1
+                    continue
+            if answer.status_code != 200 or '"error"' in "".join(lines):
+                raise ConnectionError(f"{answer.status_code}: {lines[-1:]}")
+            return sum('"done":true' in line.replace(" ", "") for line in lines)
+
+    def end(self) -> None:
+        self._stop.set()
+
+
+@contextmanager
+def steady_load(release: Release, model: str) -> Iterator[Load]:
+    """The Model gets requests all the time; those under way at the end are waited for."""
+    load, url = Load(), release.url
+    clients = [threading.Thread(target=load.run, args=(url, model), name=f"client-{n}") for n in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        yield load
+    finally:
+        load.end()
+        for client in clients:
+            client.join(90)
