@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corral_core.activity import FOREVER
@@ -61,6 +61,14 @@ def test_pinned_models_run_at_all_times_and_the_others_are_served_when_a_place_i
 
 @settings(max_examples=60, deadline=None)
 @given(kinds, st.integers(1, 4), requests)
+@example(
+    (Kind("a", 0.0, 4, 0), Kind("b", 0.0, 0, 0), Kind("d", 0.0, 2, 0)),
+    2,
+    [
+        *(Request("a", 0, 4), Request("a", 0, 1), Request("a", 2, 1)),
+        *(Request("b", 0, 1), Request("b", 1, 1), Request("d", 0, 3), Request("d", 0, 1)),
+    ],
+)
 def test_no_oscillation_a_runner_is_started_only_for_requests_that_it_serves(
     kinds: tuple[Kind, ...], limit: int, requests: list[Request]
 ) -> None:

@@ -94,7 +94,7 @@ class World:
 
     def step(self) -> None:
         self._time_passes()
-        for _ in range(3):  # what was applied or dispatched may allow more within the same second
+        for _ in range(2 + 2 * len(self.kinds)):  # one Model's way out may open another one's, each in two plans
             self._apply(plan(self.snapshot(), self.now))
             self._dispatch()
         self._planning_again_changes_nothing()
