@@ -13,9 +13,10 @@ import json
 from corral_core.errors import CorralError
 from corral_core.jsonfields import Json
 from corral_core.model import Model
+from corral_kube.client import Kube
+from corral_kube.errors import Conflict
 from corral_operator import manifests, paths
 from corral_operator.config import RunnerDefaults
-from corral_operator.kube import Conflict, Kube
 from corral_operator.objects import DeploymentObject, Meta, ModelObject, ServiceObject
 from corral_operator.observe import Store
 

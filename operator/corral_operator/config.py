@@ -14,6 +14,9 @@ from corral_core.snapshot import Policy
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+FIELD_MANAGER = "corral-operator"
+"""Who the API server is told writes."""
+
 RUNNER_SETTINGS = (
     "OLLAMA_KEEP_ALIVE",
     "OLLAMA_CONTEXT_LENGTH",

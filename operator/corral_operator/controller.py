@@ -15,9 +15,9 @@ from typing import Protocol
 from corral_core.activity import FOREVER, Activity
 from corral_core.planner import plan
 from corral_core.snapshot import Plan, Policy
+from corral_kube.errors import KubeError
 from corral_operator import logs
 from corral_operator.actor import Foreign
-from corral_operator.kube import KubeError
 from corral_operator.objects import ModelObject
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.status import View

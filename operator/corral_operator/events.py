@@ -5,7 +5,7 @@ from __future__ import annotations
 from corral_core.jsonfields import Json, objects, text
 from corral_core.model import API_VERSION, KIND
 from corral_core.timestamps import format_seconds
-from corral_operator.kube import FIELD_MANAGER
+from corral_operator.config import FIELD_MANAGER
 from corral_operator.objects import ModelObject
 
 _WARNINGS = frozenset({"Failed", "WaitingForCapacity"})

@@ -18,7 +18,7 @@ import kopf
 
 from corral_core.jsonfields import Json
 from corral_core.model import GROUP, PLURAL, VERSION
-from corral_operator.kube import Credentials
+from corral_kube.client import Credentials
 from corral_operator.objects import MODEL_LABEL
 
 MODELS, DEPLOYMENTS, SERVICES, PODS = "models", "deployments", "services", "pods"

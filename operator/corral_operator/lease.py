@@ -15,9 +15,10 @@ from collections.abc import Callable
 from corral_core.errors import CorralError
 from corral_core.jsonfields import Json, mapping, text
 from corral_core.timestamps import format_micro
+from corral_kube.client import Kube
+from corral_kube.errors import Conflict, KubeError, NotFound
 from corral_operator import logs, paths
 from corral_operator.config import LeaseConfig
-from corral_operator.kube import Conflict, Kube, KubeError, NotFound
 
 
 class LeaseLost(CorralError):

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from corral_core.demand import LIFETIME, field_manager
 from corral_core.jsonfields import Json
 from corral_core.model import API_VERSION, KIND
+from corral_kube.client import Kube
+from corral_kube.errors import KubeError, NotFound
 from corral_operator import logs, paths
-from corral_operator.kube import Kube, KubeError, NotFound
 from corral_operator.objects import MODEL_LABEL, parse_deployment, parse_pod, parse_service
 from corral_operator.observe import Store
 
@@ -98,4 +99,11 @@ class Lister:
 
     async def _list(self, path: Callable[[str], str], selector: str = "") -> tuple[Iterable[Json], int]:
         listings = [await self._kube.list(path(namespace), selector=selector) for namespace in self._namespaces]
-        return [item for listing in listings for item in listing.items], min(item.version for item in listings)
+        return [item for listing in listings for item in listing.items], min(
+            _number(listing.version) for listing in listings
+        )
+
+
+def _number(version: str) -> int:
+    """Versions grow, whatever else the API promises of them; what is no number is older than all."""
+    return int(version) if version.isdecimal() else 0

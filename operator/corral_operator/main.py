@@ -21,13 +21,13 @@ from typing import Any
 from corral_core.activity import Activity
 from corral_core.errors import CorralError, InvalidSetting
 from corral_core.jsonfields import Json
+from corral_kube.client import Kube, connect
 from corral_operator import logs
 from corral_operator.activity import Streams
 from corral_operator.actor import Actor
-from corral_operator.config import OperatorConfig, from_environment
+from corral_operator.config import FIELD_MANAGER, OperatorConfig, from_environment
 from corral_operator.controller import PLAN, Controller
 from corral_operator.handlers import DEPLOYMENTS, MODELS, PODS, SERVICES, Watches
-from corral_operator.kube import Kube, connect
 from corral_operator.lease import Lease, LeaseLost
 from corral_operator.lister import Lister
 from corral_operator.observe import RunnerInfo, Store
@@ -176,7 +176,7 @@ async def _serve(config: OperatorConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    kube = await connect(config.kubeconfig)
+    kube = await connect(config.kubeconfig, manager=FIELD_MANAGER)
     try:
         while not stop.is_set():
             try:

@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 from corral_core.jsonfields import Json, text
 from corral_core.model import API_VERSION, KIND
+from corral_kube.client import Kube
+from corral_kube.errors import Conflict, KubeError, NotFound
 from corral_operator import logs, paths
 from corral_operator.events import phase_event
-from corral_operator.kube import Conflict, Kube, KubeError, NotFound
 from corral_operator.objects import ModelObject
 from corral_operator.observe import Store
 from corral_operator.status import EXPIRY_EVERY, View, difference, status_of

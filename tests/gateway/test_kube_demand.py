@@ -9,8 +9,8 @@ import pytest
 
 from corral_core.demand import DemandEntry, entries_of
 from corral_core.jsonfields import Json, mapping
+from corral_kube.errors import NotFound, Unreachable
 from corral_server.gateway.kube import demand as module
-from corral_server.gateway.kube.client import NotFound, Unreachable
 from corral_server.gateway.kube.demand import Demands
 from tests.support.waiting import auntil
 

@@ -10,6 +10,7 @@ import pytest
 
 from corral_core.errors import InvalidName
 from corral_core.jsonfields import Json
+from corral_kube.client import Listing
 from corral_server.gateway import kube_directory
 from corral_server.gateway.kube_directory import KubeDirectory, KubeSettings
 from tests.gateway.kube_objects import endpoint, endpoint_slice, model
@@ -26,8 +27,8 @@ class Server:
         }
         self.listed: dict[str, list[Json]] = {"models": [], "slices": []}
 
-    async def list(self, path: str, *, selector: str = "") -> tuple[list[Json], str]:
-        return self.listed[self._kind(path)], "1"
+    async def list(self, path: str, *, selector: str = "") -> Listing:
+        return Listing(self.listed[self._kind(path)], "1")
 
     async def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
         while True:
@@ -154,7 +155,7 @@ def test_a_renamed_model_is_not_found_by_its_old_name() -> None:
 
 def test_a_watch_that_fails_for_good_ends_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Server):
-        async def list(self, path: str, *, selector: str = "") -> tuple[list[Json], str]:
+        async def list(self, path: str, *, selector: str = "") -> Listing:
             raise RuntimeError("a fault of our own")
 
         async def close(self) -> None:
@@ -162,7 +163,7 @@ def test_a_watch_that_fails_for_good_ends_the_gateway(monkeypatch: pytest.Monkey
 
     server = Broken()
 
-    async def connected(kubeconfig: str | None) -> Broken:
+    async def connected(kubeconfig: str | None, *, manager: str) -> Broken:
         return server
 
     monkeypatch.setattr(kube_directory, "connect", connected)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from corral_core.jsonfields import Json, text
-from corral_server.gateway.kube.client import Expired, KubeError, Unreachable
+from corral_kube.client import Listing
+from corral_kube.errors import Expired, KubeError, Unreachable
 from corral_server.gateway.kube.reflector import Reflector
 from tests.support.waiting import auntil
 
@@ -23,11 +24,11 @@ class Server:
         self.lists = 0
         self.away = False
 
-    async def list(self, path: str, *, selector: str = "") -> tuple[list[Json], str]:
+    async def list(self, path: str, *, selector: str = "") -> Listing:
         self.lists += 1
         if self.away:
             raise Unreachable("away")
-        return list(self.items), f"list-{self.lists}"
+        return Listing(list(self.items), f"list-{self.lists}")
 
     async def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[Event]:
         self.watched_from.append(version)

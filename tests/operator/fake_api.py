@@ -6,7 +6,8 @@ import copy
 from collections.abc import Sequence
 
 from corral_core.jsonfields import Json, text
-from corral_operator.kube import Conflict, Kube, KubeError, Listing, NotFound
+from corral_kube.client import Kube, Listing
+from corral_kube.errors import Conflict, KubeError, NotFound
 
 
 class FakeApi(Kube):
@@ -28,9 +29,9 @@ class FakeApi(Kube):
         self._fail()
         plural = path.rpartition("/")[2]
         found: Sequence[Json] = [value for key, value in self.objects.items() if key.split("/")[-2] == plural]
-        return Listing(found, self.version)
+        return Listing(found, str(self.version))
 
-    async def apply(self, path: str, body: Json, *, manager: str = "corral-operator", force: bool = True) -> Json:
+    async def apply(self, path: str, body: Json, *, manager: str = "", force: bool = True) -> Json:
         """Replaces the whole object, or its status by a path that ends in ``/status``."""
         self._fail()
         self.writes.append(path)

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from corral_core.activity import Activity
 from corral_core.demand import LIFETIME, DemandEntry
 from corral_core.snapshot import Policy
+from corral_kube.errors import Unreachable
 from corral_operator.actor import Foreign
 from corral_operator.controller import PLAN, Controller
-from corral_operator.kube import Unreachable
 from corral_operator.objects import ModelObject
 from corral_operator.observe import DELETED, Store
 from corral_operator.status import View

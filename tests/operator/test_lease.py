@@ -8,9 +8,9 @@ from collections.abc import Coroutine
 import pytest
 
 from corral_core.jsonfields import integer, text
+from corral_kube.errors import Unreachable
 from corral_operator import paths
 from corral_operator.config import LeaseConfig
-from corral_operator.kube import Unreachable
 from corral_operator.lease import Lease, LeaseLost
 from tests.operator.fake_api import FakeApi
 from tests.support.waiting import auntil

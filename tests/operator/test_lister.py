@@ -6,8 +6,8 @@ import asyncio
 
 from corral_core.demand import DemandEntry
 from corral_core.jsonfields import dig
+from corral_kube.errors import Unreachable
 from corral_operator import paths
-from corral_operator.kube import Unreachable
 from corral_operator.lister import ABANDONED, Lister
 from corral_operator.observe import Store
 from tests.operator import samples

@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from corral_core.demand import field_manager
 from corral_core.jsonfields import Json, mapping, text
 from corral_core.model import GROUP, PLURAL, VERSION, Model
 from corral_core.names import canonical
 from corral_core.resource import claims
 from corral_core.settings import list_setting, text_setting
+from corral_kube.client import connect
 from corral_server.gateway.directory import Entry
-from corral_server.gateway.kube.client import connect
 from corral_server.gateway.kube.demand import Demands, Target
 from corral_server.gateway.kube.entries import MODEL_LABEL, entry_of, model_key, model_of
 from corral_server.gateway.kube.reflector import Reflector, Source
@@ -40,7 +41,7 @@ class KubeSettings:
 
 
 class ApiServer(Source, Target, Protocol):
-    """What is needed of the API server; ``client.KubeClient``."""
+    """What is needed of the API server; ``corral_kube.client.Kube``."""
 
 
 class KubeDirectory:
@@ -163,7 +164,7 @@ async def open_directory(settings: KubeSettings, *, gateway_id: str) -> AsyncIte
     Should watching ever fail for good, the block is cancelled and the failure raised: better no gateway than one that
     routes by what was.
     """
-    client = await connect(settings.kubeconfig)
+    client = await connect(settings.kubeconfig, manager=field_manager(gateway_id))
     directory = KubeDirectory(client, settings, gateway_id=gateway_id)
     try:
         async with asyncio.TaskGroup() as group:

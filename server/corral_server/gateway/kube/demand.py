@@ -15,8 +15,8 @@ from typing import Protocol
 from corral_core.demand import RENEW_EVERY, DemandEntry, field_manager
 from corral_core.jsonfields import Json
 from corral_core.model import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from corral_kube.errors import KubeError, NotFound
 from corral_server.gateway import log
-from corral_server.gateway.kube.client import KubeError, NotFound
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 LAST_WORDS = 2.0
@@ -24,7 +24,7 @@ LAST_WORDS = 2.0
 
 
 class Target(Protocol):
-    """What is needed of the API server; ``client.KubeClient``."""
+    """What is needed of the API server; ``corral_kube.client.Kube``."""
 
     async def apply(self, path: str, body: Json, *, manager: str) -> Json: ...
 

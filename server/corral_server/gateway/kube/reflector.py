@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from corral_core.jsonfields import Json, text
+from corral_kube.client import Listing
+from corral_kube.errors import KubeError, Unreachable
 from corral_server.gateway import log
-from corral_server.gateway.kube.client import KubeError, Unreachable
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
 class Source(Protocol):
-    """What is needed of the API server; ``client.KubeClient``."""
+    """What is needed of the API server; ``corral_kube.client.Kube``."""
 
-    async def list(self, path: str, *, selector: str = "") -> tuple[list[Json], str]: ...
+    async def list(self, path: str, *, selector: str = "") -> Listing: ...
 
     def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[tuple[str, Json]]: ...
 
@@ -67,13 +68,13 @@ class Reflector:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _list(self) -> None:
-        items, version = await self._source.list(self._path, selector=self._selector)
-        current = {_key(item): item for item in items}
+        listing = await self._source.list(self._path, selector=self._selector)
+        current = {_key(item): item for item in listing.items}
         for key in self._objects.keys() - current.keys():
             self._set(key, None)
         for key, item in current.items():
             self._set(key, item)
-        self._version = version
+        self._version = listing.version
         self.listed = True
         self._heard()
 
