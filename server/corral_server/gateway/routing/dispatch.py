@@ -143,5 +143,7 @@ def _settle(turn: asyncio.Future[None]) -> None:
 
 
 def failure_of(entry: Entry) -> ApiError:
-    """A suspended Model will be back when a person says so (503); one that cannot load has failed (500)."""
-    return ApiError(503 if entry.model.spec.suspend else 500, entry.failure or "")
+    """What a person turned off comes back when a person says so (503); what cannot load has failed (500)."""
+    spec = entry.model.spec
+    turned_off = spec.suspend or spec.replicas == 0
+    return ApiError(503 if turned_off else 500, entry.failure or "")
