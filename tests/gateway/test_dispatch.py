@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
+from corral_core.model import ModelSpec
 from corral_server.gateway.directory import Endpoint
 from corral_server.wire.errors import QUEUE_FULL
 from tests.support.fake_upstream import (
@@ -15,6 +17,8 @@ from tests.support.fake_upstream import (
 )
 from tests.support.gateway import MemoryDirectory, endpoint, entry, gateway_over, run, running_gateway
 from tests.support.waiting import auntil
+
+SOURCE = "file:///weights/tiny.gguf"
 
 
 def test_slots_are_never_exceeded_and_order_is_kept() -> None:
@@ -67,6 +71,18 @@ def test_waiting_requests_of_a_model_that_fails_get_its_error() -> None:
         assert (first.status_code, first.json()) == (500, {"error": "out of memory"})
         assert second.status_code == 500
         assert second.json()["error"]["message"] == "out of memory"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("spec", [ModelSpec(source=SOURCE, suspend=True), ModelSpec(source=SOURCE, replicas=0)])
+def test_a_model_that_a_person_turned_off_answers_503(spec: ModelSpec) -> None:
+    async def scenario() -> None:
+        off = entry("tiny")
+        off = replace(off, model=replace(off.model, spec=spec), failure="turned off")
+        async with running_gateway(MemoryDirectory.of(off)) as gateway:
+            answer = await gateway.chat()
+        assert (answer.status_code, answer.json()) == (503, {"error": "turned off"})
 
     run(scenario())
 
