@@ -20,6 +20,8 @@ UNUSED = ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib
 BUILD_TOOLS = ("pip", "pip-*", "setuptools*", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
 DUPLICATES = ("lib/libllama*", "lib/libggml*", "lib/cmake", "lib/pkgconfig", "include")
 """What llama-cpp-python's wheel brings twice, beside what its own package folder holds."""
+DRIVERS = {"libcuda.so.1"}
+"""Libraries that belong to the node's GPU driver; its container runtime mounts them."""
 _LINKED = re.compile(r"=> (/\S+)|^\s+(/\S+) \(", re.MULTILINE)
 
 
@@ -83,7 +85,7 @@ def binaries(folder: Path) -> list[Path]:
 def libraries(files: list[Path]) -> set[Path]:
     """The shared libraries of the system that these files load, and the loader."""
     output = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
-    missing = set(re.findall(r"(\S+) => not found", output)) - {path.name for path in files}
+    missing = set(re.findall(r"(\S+) => not found", output)) - {path.name for path in files} - DRIVERS
     if missing:
         raise SystemExit(f"the base image lacks shared libraries: {', '.join(sorted(missing))}")
     found = {Path(match[1] or match[2]) for match in _LINKED.finditer(output)}
