@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 from corral_core.errors import GGUFError
 from corral_core.facts import ModelFacts
 from corral_core.ggml_types import FILE_TYPES
-from corral_core.gguf import Array, Header, Scalar
+from corral_core.gguf import Array, Header, Scalar, read_header
 
 MAX_TEMPLATE = 256 << 10
 """Characters of a chat template; the longest known are below 20,000."""
@@ -23,6 +24,15 @@ MAX_INFO_KEY = 256
 
 _TEMPLATE = "tokenizer.chat_template"
 _NOT_MODELS = frozenset({"adapter", "imatrix", "mmproj"})
+
+
+def read_facts(path: Path) -> ModelFacts:
+    """The facts of the weights in the file. Raises GGUFError, whose text names the file once, and OSError."""
+    header = read_header(path)
+    try:
+        return facts_of(header, path.stat().st_size)
+    except GGUFError as error:
+        raise GGUFError(f"{path}: {error}") from error
 
 
 def facts_of(header: Header, size: int) -> ModelFacts:

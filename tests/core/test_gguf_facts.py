@@ -12,7 +12,7 @@ import pytest
 from corral_core.errors import GGUFError
 from corral_core.facts import ModelFacts
 from corral_core.gguf import read_header
-from corral_core.gguf_facts import MAX_INFO_TEXT, MAX_TEMPLATE, facts_of, human_number
+from corral_core.gguf_facts import MAX_INFO_TEXT, MAX_TEMPLATE, facts_of, human_number, read_facts
 from corral_core.source import locate, parse_source
 from tests.support.gguf_files import F32, LLAMA, TENSORS, U64, FakeTensor, Typed, Value, gguf_bytes
 
@@ -20,7 +20,7 @@ from tests.support.gguf_files import F32, LLAMA, TENSORS, U64, FakeTensor, Typed
 def _facts(folder: Path, values: Mapping[str, Value], tensors: tuple[FakeTensor, ...] = TENSORS) -> ModelFacts:
     path = folder / "model.gguf"
     path.write_bytes(gguf_bytes(values, tensors))
-    return facts_of(read_header(path), path.stat().st_size)
+    return read_facts(path)
 
 
 def _with_template(folder: Path, template: str) -> tuple[str, ...]:
@@ -126,6 +126,18 @@ def test_without_a_file_type_the_most_used_type_counts(tmp_path: Path) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path, change: Mapping[str, Value], words: str) -> None:
     with pytest.raises(GGUFError, match=words):
         _facts(tmp_path, {**LLAMA, **change})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GGUF", b"<html>", b"GGUF" + b"\xff" * 64, gguf_bytes()[:-16], gguf_bytes({"general.type": "adapter"})],
+)
+def test_a_file_that_is_no_model_is_named_once(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(data)
+    with pytest.raises(GGUFError) as raised:
+        read_facts(path)
+    assert str(raised.value).count(str(path)) == 1
 
 
 @pytest.mark.process

@@ -169,6 +169,7 @@ def test_the_younger_of_two_models_with_one_name_is_refused_and_says_why() -> No
     assert entry is not None
     assert entry.key == "default/older"
     assert refused is not None
+    assert str(refused.failure).startswith("model 'younger' is not served: ")
     assert "x:latest" in str(refused.failure)
     assert built.directory.refused("default/younger")
     assert [entry.key for entry in built.directory.entries()] == ["default/older"]

@@ -149,7 +149,7 @@ class LocalDirectory:
         name, spec = listed.names[0], listed.model.spec
         refused = self._refused.get(listed.model.key)
         if refused is not None:
-            return f"model '{name}' is not served: {refused}"
+            return f"model '{listed.model.name}' is not served: {refused}"
         if spec.suspend:
             return f"model '{name}' is suspended"
         if spec.replicas == 0:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from corral_core.errors import GGUFError, SourceError
 from corral_core.facts import ModelFacts
-from corral_core.gguf import read_header
-from corral_core.gguf_facts import facts_of
+from corral_core.gguf_facts import read_facts
 from corral_core.model import Model
 from corral_core.source import locate, parse_source
 
@@ -40,12 +39,12 @@ class WeightsReader:
         stamp = (status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is None or known[0] != stamp:
-            known = self._known[path] = (stamp, _read(path, status.st_size))
+            known = self._known[path] = (stamp, _read(path))
         return known[1]
 
 
-def _read(path: Path, size: int) -> Weights:
+def _read(path: Path) -> Weights:
     try:
-        return Weights(facts_of(read_header(path), size))
+        return Weights(read_facts(path))
     except (GGUFError, OSError) as error:
-        return Weights(None, f"{path}: {error}")
+        return Weights(None, str(error))

@@ -10,10 +10,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from corral_core.errors import GGUFError, SourceError
-from corral_core.facts import ModelFacts
-from corral_core.gguf import read_header
-from corral_core.gguf_facts import facts_of
+from corral_core.errors import SourceError
+from corral_core.gguf_facts import read_facts
 from corral_core.source import locate, parse_source
 from corral_server.runner.config import RunnerConfig
 from corral_server.runner.engine import LlamaEngine
@@ -32,13 +30,6 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     engine = LlamaEngine.load(path, config.engine, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     return Loaded(engine, facts, template, Options().updated(dict(spec.parameters)), spec.system or "")
-
-
-def read_facts(path: Path) -> ModelFacts:
-    try:
-        return facts_of(read_header(path), path.stat().st_size)
-    except GGUFError as error:
-        raise GGUFError(f"{path} cannot be loaded: {error}") from error
 
 
 def check_digest(path: Path, expected: str) -> None:
