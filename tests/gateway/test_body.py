@@ -114,6 +114,9 @@ def test_a_large_hostile_body_costs_little() -> None:
     start = time.process_time()
     assert "too many values" in refusal(b"[]," * (MAX_VALUES // 2 + 1))
     assert "too deeply" in refusal(b"[" * 600 + b"[]," * (MAX_VALUES // 3))
+    assert "too many values" in refusal(b"[" * 600 + b"]" * (MAX_VALUES + 1))
+    for string in (b'"' + b'\\"' * 500_000, b'"\\' * 500_000):  # none of them ends
+        assert "too deeply" in refusal(b"[" * 600 + string)
     assert time.process_time() - start < 20
 
 

@@ -18,7 +18,8 @@ from corral_server.wire.errors import ApiError
 MAX_VALUES = 4_000_000
 """How many arrays, objects and commas a body may hold: parsing must not turn 64 MiB into gigabytes of objects."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A string, or the rest of the body where none ends: it never goes back, so its time is linear whatever is sent."""
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -79,8 +80,8 @@ def _skip_space(text: str) -> int:
 
 def check_shape(body: bytes, depth_limit: int) -> None:
     """Raises ApiError when the body nests deeper than the limit or holds too many values. Linear, mostly in C."""
-    opened = body.count(b"[") + body.count(b"{")
-    if opened + body.count(b",") > MAX_VALUES:
+    opened, closed = body.count(b"[") + body.count(b"{"), body.count(b"]") + body.count(b"}")
+    if max(opened, closed) + body.count(b",") > MAX_VALUES:
         raise ApiError(400, f"the request body holds too many values (more than {MAX_VALUES})")
     if opened <= depth_limit:
         return
