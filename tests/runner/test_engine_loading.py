@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
-from corral_server.runner.generation import (
-    LoadFailed,
-)
+from corral_server.runner.generation import LoadFailed
 from tests.runner.engines import weights
+
+pytestmark = pytest.mark.process
 
 CONTEXT = 256
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.support.fake_engine import FakeEngine
 from tests.support.runner_server import ServedRunner, serving
 
+pytestmark = pytest.mark.slow
+
 Body = dict[str, object]
 PROPERTY = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
