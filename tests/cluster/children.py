@@ -96,12 +96,15 @@ def minimal_environment(*, extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def started_at(pid: int) -> str | None:
-    """The kernel's start time of a process, which tells it from a later one with the same id; None: no such process."""
+    """The kernel's start time of a process, which tells it from a later one with the same id.
+
+    None when there is no such process, or it has ended and only waits for its parent to notice.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return fields[19]
+    return None if fields[0] == "Z" else fields[19]
 
 
 def wait_for_end(children: Sequence[Child], timeout: float) -> list[Child]:
