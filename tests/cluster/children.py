@@ -7,10 +7,12 @@ that happens; start them from a thread that lives as long as they are to. Their 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _TAIL = 60
@@ -36,10 +38,14 @@ class Child:
         self._wait_for_program()
 
     def _wait_for_program(self) -> None:
-        """From here on the kernel ends it with us: setpriv has made its request and become the program."""
-        name = Path(f"/proc/{self.pid}/comm")
-        while self.alive and name.read_text().strip() == "setpriv":
-            time.sleep(0.001)
+        """From here on the kernel ends it with us: setpriv has made its request and become the program.
+
+        The name in ``comm`` would not do: it may still be the parent's when Popen returns.
+        """
+        setpriv, program = Path(shutil.which("setpriv") or "").resolve(), Path(f"/proc/{self.pid}/exe")
+        with suppress(FileNotFoundError):  # it has ended already
+            while self.alive and program.readlink() == setpriv:
+                time.sleep(0.001)
 
     @property
     def pid(self) -> int:
