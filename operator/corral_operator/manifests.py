@@ -96,11 +96,16 @@ def _strategy(model: Model) -> dict[str, object]:
     return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
+def _default_runtime_class(model: Model) -> str | None:
+    """NVIDIA's container toolkit registers its runtime under this name; other vendors' GPUs need none."""
+    gpu = model.spec.gpu
+    return "nvidia" if gpu.count > 0 and gpu.resource.startswith("nvidia.com/") else None
+
+
 def _pod(model: Model, defaults: RunnerDefaults) -> dict[str, object]:
     spec = model.spec
-    gpus = spec.gpu.count > 0
     optional: dict[str, object] = {
-        "runtimeClassName": spec.runtime_class_name or ("nvidia" if gpus else None),
+        "runtimeClassName": spec.runtime_class_name or _default_runtime_class(model),
         "nodeSelector": dict(spec.pod.node_selector),
         "tolerations": list(spec.pod.tolerations),
         "affinity": spec.pod.affinity,

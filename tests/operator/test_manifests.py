@@ -99,6 +99,11 @@ def test_gpus_become_a_limit_the_nvidia_runtime_class_and_a_change_without_a_sec
     assert dig(manifest, "spec", "strategy") == {"type": "Recreate"}
 
 
+def test_gpus_of_another_vendor_get_no_runtime_class() -> None:
+    manifest = built(model(gpu={"count": 1, "resource": "amd.com/gpu"}))
+    assert "runtimeClassName" not in pod(manifest)
+
+
 def test_without_gpus_there_is_no_runtime_class_and_the_new_runner_comes_first() -> None:
     manifest = built(model())
     assert "runtimeClassName" not in pod(manifest)
