@@ -19,12 +19,11 @@ from typing import NoReturn
 
 import pytest
 
-from tests.cluster.tools import CONTROL_PLANE, ToolsError, programs
+from tests.cluster.tools import ToolsError, programs
 from tests.node import images, site
 from tests.node.release import MODELS_IN, NAMESPACE, Release
-from tests.node.site import Site, open_site
+from tests.node.site import NEEDED, Site, open_site
 
-_NEEDED = (*(name for name in CONTROL_PLANE if name != "kwok"), "kubelet", "kube-proxy", "helm")
 _BUILT = pytest.StashKey[tuple[Path, list[Path]]]()
 _MISSING = pytest.StashKey[str]()
 _SITE = pytest.StashKey[Site]()
@@ -40,7 +39,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            built = programs(_NEEDED, _say), images.archives(_say)
+            built = programs(NEEDED, _say), images.archives(_say)
         session.config.stash[_BUILT] = built
     except (ToolsError, images.ImagesError) as error:
         session.config.stash[_MISSING] = str(error)

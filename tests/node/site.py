@@ -20,10 +20,14 @@ from scripts.llama_wheel import cache_dir
 from tests.cluster.api import Api, Object, condition
 from tests.cluster.children import Child
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.tools import CONTROL_PLANE
 from tests.cluster.workspace import Workspace
 from tests.node import machine
 from tests.node.machine import Machine
 from tests.support.waiting import until
+
+NEEDED = (*(name for name in CONTROL_PLANE if name != "kwok"), "kubelet", "kube-proxy", "helm")
+"""The Kubernetes programs that run here."""
 
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -1,0 +1,40 @@
+"""A Model whose runner cannot come says why, and requests that wait for it are told so instead of timing out."""
+
+from __future__ import annotations
+
+import ollama
+import pytest
+
+from tests.cluster.api import condition
+from tests.node.release import WAKE, Release
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"source": "pvc://weights/absent.gguf"}, "absent.gguf"),
+        ({"pod": {"image": "127.0.0.1:9/nobody/runner:none"}}, "127.0.0.1:9/nobody/runner:none"),
+    ],
+    ids=["no file", "no image"],
+)
+def test_a_waiting_request_is_told_why_the_runner_cannot_come(
+    release: Release, model: str, spec: dict[str, object], words: str
+) -> None:
+    release.add(model, **spec)
+    with pytest.raises(ollama.ResponseError) as told:
+        release.ask(model).result(WAKE)
+    assert words in told.value.error
+    release.wait_phase(model, "Failed")
+    conditions = [condition(release.model(model), kind) for kind in ("Ready", "Scheduled", "Accepted")]
+    assert any(words in str(item.get("message")) for item in conditions), conditions
+
+
+def test_a_model_that_no_node_has_room_for_says_what_is_missing(release: Release, model: str) -> None:
+    release.add(model, pod={"resources": {"requests": {"memory": "900Gi"}}})
+    waiting = release.ask(model)
+    release.wait_phase(model, "WaitingForCapacity")
+    assert "Insufficient memory" in str(condition(release.model(model), "Scheduled").get("message"))
+    release.edit(model, pod={"resources": {"requests": {"memory": "100Mi"}}})
+    assert waiting.result(WAKE).ends == 1
