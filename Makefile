@@ -50,6 +50,7 @@ check: $(VENV)/.corral-dev ## Lint, formatting, types, import layers, layout
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/guard.py
+	$(BIN)/python scripts/chart_docs.py --check
 
 format: $(VENV)/.corral-dev ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix
