@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral_server.gateway.front.connection import HEAD_LIMIT
+from corral_server.gateway.front.limits import HEAD_LIMIT
 from corral_server.gateway.relay import SHUTTING_DOWN
 from tests.support.fake_upstream import Call, fake_upstream, reply, stream
 from tests.support.gateway import (
@@ -181,6 +181,23 @@ def test_an_offer_to_upgrade_is_ignored() -> None:
         async with running_gateway(MemoryDirectory()) as gateway:
             said = await talk(gateway, GET[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 200 OK")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_the_body_of_a_request_that_offers_to_upgrade_is_read(later: bool) -> None:
+    async def scenario() -> None:
+        offer = "connection: upgrade\r\nupgrade: h2c\r\nexpect: 100-continue"
+        head, end, body = raw_request("/api/chat", b'{"model":"tiny"}', offer).partition(b"\r\n\r\n")
+        async with gateway_over() as (up, gateway):
+            reader, writer = await gateway.connect()
+            writer.write(head + end if later else head + end + body)
+            if later and (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 "):
+                writer.write(body)
+            assert (await answer_of(reader))[1] == b'{"done":true}'
+            writer.close()
+        assert [call.body for call in up.calls] == [body]
 
     run(scenario())
 

@@ -18,17 +18,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from corral_server.gateway.front.exchange import Exchange, status_line
-from corral_server.gateway.front.target import split_target
-
-HEAD_LIMIT = 64 * 1024
-"""Bytes of request line and headers."""
-HEADER_COUNT = 200
-SLOW_LIMIT = 60.0
-"""Seconds in which a client that began a request must send something more."""
-AHEAD_LIMIT = 16
-"""Requests that may be sent ahead before reading stops; with reading, a client's departure goes unnoticed."""
-LINGER = 5.0
-"""Seconds in which the rest of a refused body is thrown away, so that the client can read why."""
+from corral_server.gateway.front.limits import AHEAD_LIMIT, HEAD_LIMIT, HEADER_COUNT, LINGER, SLOW_LIMIT
+from corral_server.gateway.front.target import body_head, split_target
 
 log = logging.getLogger(__name__)
 
@@ -104,10 +95,8 @@ class FrontConnection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # whatever follows is another protocol, which is not spoken here
-            self._last_request()
-            self._begin_fresh()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, b"Invalid HTTP request received.")
         else:
@@ -131,8 +120,9 @@ class FrontConnection(asyncio.Protocol):
     # httptools
 
     def on_message_begin(self) -> None:
-        self._reading = Exchange(self)
-        self._target = b""
+        if self._reading is None:
+            self._reading = Exchange(self)
+            self._target = b""
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -148,7 +138,7 @@ class FrontConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         reading, parser = self._reading, self._parser
-        if reading is None:
+        if reading is None or reading.begun:
             return
         self._head_size = 0
         reading.begun = True
@@ -217,7 +207,7 @@ class FrontConnection(asyncio.Protocol):
         self._state.total_requests += 1
         self._current = None
         if exchange.task is None:
-            self._forget(exchange)
+            exchange.forget()
         self._heard_at = self.loop.time()
         if not exchange.keep_alive or self._closing:
             self._ahead.clear()
@@ -285,14 +275,24 @@ class FrontConnection(asyncio.Protocol):
         finally:
             if self._current is exchange:
                 self._current = None
-            self._forget(exchange)
+            exchange.forget()
             if not exchange.finished and not exchange.gone:
                 self._unanswered(exchange)
 
-    def _forget(self, exchange: Exchange) -> None:
-        """Nothing that refers to itself is left for the cycle collector."""
-        exchange.scope = {}
-        exchange.work = exchange.task = None
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """An offer of another protocol, which is not spoken here: the request is answered as it is, as the last one.
+
+        httptools took its body for the other protocol, so that a parser of its own reads it.
+        """
+        self._last_request()
+        fresh = None if self._deaf else self._fresh
+        if fresh is None or not (head := body_head(fresh.headers)):
+            self._deaf = True
+            self._begin_fresh()
+            return
+        fresh.complete = False
+        self._reading, self._parser = fresh, httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
 
     def _begin_fresh(self) -> None:
         fresh, self._fresh = self._fresh, None

@@ -116,6 +116,11 @@ class Exchange:
         if self.on_leave is not None and not self.finished:
             self.on_leave()
 
+    def forget(self) -> None:
+        """It is over: nothing that refers to itself is left for the cycle collector."""
+        self.scope = {}
+        self.work = self.task = None
+
     # The short way, without a coroutine
 
     @property
