@@ -82,7 +82,6 @@ class Installation:
         environment = minimal_environment(
             extra={
                 "KUBECONFIG": str(self.cluster.kubeconfig),
-                "CORRAL_NAMESPACE": self.namespace,
                 "CORRAL_WATCH_NAMESPACES": self.namespace,
                 **extra,
             }

@@ -32,7 +32,6 @@ class GatewayConfig:
     origins: tuple[str, ...] = ()
     version: str = OLLAMA_VERSION
     gateway_id: str = "gateway"
-    namespace: str = "default"
     body_limit: int = 64 * MIB
     depth_limit: int = 512
     connect_timeout: float = 5.0
@@ -49,7 +48,6 @@ class GatewayConfig:
             max_queue=int_setting(environ, "OLLAMA_MAX_QUEUE", default=512, minimum=1),
             origins=list_setting(environ, "OLLAMA_ORIGINS"),
             gateway_id=text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename),
-            namespace=text_setting(environ, "CORRAL_NAMESPACE", default="default"),
             body_limit=int_setting(environ, "CORRAL_BODY_LIMIT", default=64 * MIB, minimum=1024),
             depth_limit=int_setting(environ, "CORRAL_BODY_DEPTH", default=512, minimum=16, maximum=800),
             connect_timeout=duration_setting(environ, "CORRAL_CONNECT_TIMEOUT", default=5.0, minimum=0.1),
