@@ -18,9 +18,9 @@ from corral_core.snapshot import Decision, ModelState, Plan, Policy, Snapshot
 def plan(snapshot: Snapshot, now: float) -> Plan:
     """One Decision for every Model of the snapshot, and when time alone will change the answer.
 
-    ``now`` is Unix seconds. Applied and made again, the plan is the same, as long as nothing else happens. One case takes
-    a second plan: a Model that is idle although requests wait for it is about to get them, so it first stops taking new
-    ones, and leaves only when it is seen idle again.
+    ``now`` is Unix seconds. Applied and made again, the plan is the same, as long as nothing else happens. One case
+    takes a second plan: a Model that is idle although requests wait for it is about to get them, so it first stops
+    taking new ones, and leaves only when it is seen idle again.
     """
     settled: dict[str, Decision] = {}
     claimants: list[ModelState] = []
