@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
@@ -248,3 +250,13 @@ def test_what_only_a_person_may_do_is_refused_with_the_way_to_do_it() -> None:
 def test_facts_survive_a_family_without_a_name() -> None:
     shown = ask("POST", "/api/show", entry("tiny", facts=replace(FACTS, info={})), body={"model": "tiny"}).json()
     assert shown["details"]["family"] == "llama"
+
+
+def test_answers_of_the_gateways_own_say_when_they_were_made() -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny"))) as gateway:
+            answer = await gateway.http.get("/api/tags")
+        made = parsedate_to_datetime(answer.headers["date"])
+        assert abs(datetime.now(UTC) - made) < timedelta(seconds=60)
+
+    run(scenario())

@@ -27,6 +27,7 @@ class World:
     def __init__(self, policy: Policy | None = None) -> None:
         self.now = NOW
         self.leads = True
+        self.asked = 0
         self.store = Store()
         self.queue = WorkQueue()
         self.version = 100
@@ -41,7 +42,7 @@ class World:
             policy=policy or Policy(),
             actor=self,
             reporter=self,
-            may_act=lambda: self.leads,
+            may_act=self._may_act,
             clock=lambda: self.now,
         )
 
@@ -61,6 +62,10 @@ class World:
     async def report(self, view: View) -> float | None:
         self.views[view.item.name] = view
         return None
+
+    def _may_act(self) -> bool:
+        self.asked += 1
+        return self.leads
 
     def forget(self, model: str) -> None:
         self.forgotten.append(model)
@@ -220,7 +225,7 @@ def test_nothing_is_done_while_another_operator_may_act() -> None:
     async def run(world: World) -> None:
         world.leads = False
         world.model(waiting=1)
-        await asyncio.sleep(0.05)
+        await auntil(lambda: world.asked)
         assert world.done == []
         world.leads = True
         await auntil(lambda: world.replicas() == 1)

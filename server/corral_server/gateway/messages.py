@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from corral_server.wire.errors import error_body
@@ -95,7 +96,7 @@ def error_answer(path: str, status: int, message: str, *, retry_after: int | Non
 async def send_answer(request: Request, answer: Answer) -> None:
     """Writes the answer; for HEAD the server leaves the body away and keeps its length."""
     request.started = True
-    headers: Headers = [*answer.headers, *request.extra]
+    headers: Headers = [(b"date", formatdate(usegmt=True).encode()), *answer.headers, *request.extra]
     if answer.content_type is not None and (answer.body or answer.status == 200):
         headers.append((b"content-type", answer.content_type))
     if answer.status != 204:
