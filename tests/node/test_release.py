@@ -5,10 +5,31 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.api import at
-from tests.node.release import NAME, NAMESPACE, WAKE, Release
+from tests.node.release import CHART, NAME, NAMESPACE, WAKE, Release
 from tests.node.site import AUDITED
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["watchNamespaces={models}", "networkPolicy.enabled=false"],
+        ["gateway.autoscaling.enabled=true", "operator.replicas=2", "settings.origins={https://chat.example.com}"],
+        ["ingress.enabled=true", "ingress.host=models.example.com", "ingress.tlsSecret=tls", "service.type=NodePort"],
+    ],
+    ids=["one namespace", "scaled", "ingress"],
+)
+def test_the_api_server_accepts_the_chart_in_every_shape(release: Release, settings: list[str]) -> None:
+    flags = [word for setting in settings for word in ("--set", setting)]
+    shown = release.site.helm("template", "other", str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0", *flags)
+    dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
+    assert "deployment.apps/other-gateway" in release.site.kubectl(*dry, input=shown)
+
+
+def test_a_misspelt_value_is_refused_by_name(release: Release) -> None:
+    with pytest.raises(AssertionError, match="gatway"):
+        release.upgrade("--set", "gatway.replicas=3")
 
 
 def test_helm_test_asks_a_question(release: Release, model: str) -> None:
@@ -37,6 +58,8 @@ def test_an_upgrade_and_a_rollback_leave_the_model_answering(release: Release, m
     release.site.helm("rollback", NAME, str(revision), "-n", NAMESPACE, "--wait", "--timeout", "4m")
     assert release.setting("operator", "OLLAMA_KEEP_ALIVE") == "5m"
     assert release.ask(model).result(WAKE).ends == 1
+    release.site.api.delete(release.path(model))
+    release.wait_gone(model, 40)  # a runner that missed its SIGTERM would be killed after 70 s
 
 
 def test_uninstalling_keeps_the_models_and_a_new_installation_serves_them(release: Release, model: str) -> None:

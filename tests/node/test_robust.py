@@ -104,6 +104,18 @@ def test_an_api_server_that_is_away_stops_no_warm_traffic_and_cold_requests_wait
     release.remove(cold)
 
 
+def test_warm_models_answer_while_kubelet_and_containerd_restart(release: Release, warm: str) -> None:
+    (node,) = release.site.nodes
+    with steady_load(release, warm) as load:
+        load.wait_answers(5)
+        node.end("kubelet", "containerd")
+        load.wait_answers(10)
+        node.start_containerd()
+        node.start_kubelet()
+        load.wait_answers(20)
+    _nothing_lost(load)
+
+
 def _kill(release: Release, namespace: str, pod: str) -> None:
     """SIGKILL to the pod's container, as the kernel would when memory runs out."""
     found = release.site.api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}")

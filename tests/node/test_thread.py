@@ -23,6 +23,7 @@ def test_a_model_at_zero_answers_a_streamed_chat_through_the_service(release: Re
     assert release.pods(model) == []
     shown = release.site.follow(f"phases-{model}", "-n", MODELS_IN, "get", "models", model, "--watch", "--no-headers")
     try:
+        until(lambda: _phases(shown.text()) == ["Idle"], 30, what="kubectl's Idle", interval=LOOK)
         with release.ollama() as client:
             parts = list(client.chat(model, [ollama.Message(role="user", content=QUESTION)], stream=True))
             until(lambda: "Ready" in _phases(shown.text()), 30, what="kubectl's Ready", interval=LOOK)
