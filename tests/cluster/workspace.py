@@ -1,8 +1,8 @@
 """The folder and the addresses of one test run, and the clearing of what a killed run left behind.
 
 A run that is killed cannot tidy up: its processes die with it (see children.py), but its folder and the addresses that
-it put on the loopback device stay. Each run's folder is named after its process, so the next run finds those whose
-process is gone and clears what they recorded.
+it put on the loopback device stay. Each folder's name begins with its process, so the next run finds those whose
+process is gone and clears what they recorded. One process may have several: levels of test run side by side in it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Workspace:
     """A context: the folder exists within it; at its end folder and addresses are given back."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{started_at(os.getpid())}"
+        self.folder = Path()
         self._addresses: list[str] = []
 
     def __enter__(self) -> Workspace:
         clear_left_over()
-        self.folder.mkdir(mode=0o700)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{started_at(os.getpid())}-"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -63,7 +63,7 @@ class Workspace:
 def clear_left_over() -> None:
     """Clears after the runs whose process is gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        pid, _, start = folder.name.removeprefix(PREFIX).partition("-")
+        pid, start, *_ = [*folder.name.removeprefix(PREFIX).split("-"), ""]
         if pid.isdecimal() and started_at(int(pid)) != start:
             _clear(folder)
 
