@@ -34,6 +34,21 @@ def test_a_short_common_beginning_does_not_cost_another_conversation_its_cache()
     assert choose_slot(slots, (1, 2, *range(300, 400)))[0].sequence == 1
 
 
+def test_without_a_match_a_slot_beside_the_running_ones_comes_before_one_that_is_longer_unused() -> None:
+    slots = [Slot(0, [5], used=1), Slot(3, [6], used=2), Slot(5, [7], used=3)]
+    assert choose_slot(slots, (1, 2), running={4})[0].sequence == 3, "5 is as near, and used later"
+    assert choose_slot(slots[:2], (1, 2), running={2, 4})[0].sequence == 3, "it closes the gap"
+
+
+def test_slots_that_are_taken_one_after_the_other_leave_no_gap() -> None:
+    slots = [Slot(number, [90 + number], used=use) for number, use in enumerate((5, 1, 7, 3, 8, 2, 6, 4))]
+    running: set[int] = set()
+    for number in range(4):
+        idle = [slot for slot in slots if slot.sequence not in running]
+        running.add(choose_slot(idle, (1, number), running=running)[0].sequence)
+    assert max(running) - min(running) == 3
+
+
 @given(st.lists(st.integers(0, 2), max_size=40), st.lists(st.integers(0, 2), max_size=40))
 def test_the_common_prefix_is_as_long_as_it_gets(left: list[int], right: list[int]) -> None:
     length = common_prefix(left, tuple(right))

@@ -236,7 +236,8 @@ class LlamaEngine:
                 self._start(generation, idle)
 
     def _start(self, generation: Generation, idle: Sequence[Slot]) -> None:
-        slot, shared = choose_slot(idle, generation.prompt)
+        running = {slot.sequence for slot in self._slots if slot.generation is not None}
+        slot, shared = choose_slot(idle, generation.prompt, running=running)
         shared = min(shared, len(generation.prompt) - 1)  # the last token is decoded again: its logits are needed
         if not self._context.remove(slot.sequence, shared):
             self._context.remove(slot.sequence)

@@ -8,7 +8,7 @@ generation is a running stream, with more its prompt is being read: the batch ne
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -84,13 +84,20 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return low
 
 
-def choose_slot(idle: Sequence[Slot], prompt: Sequence[int]) -> tuple[Slot, int]:
-    """The idle slot that holds most of the prompt, and how much; without a useful one the longest unused slot.
+def choose_slot(idle: Sequence[Slot], prompt: Sequence[int], *, running: Collection[int] = ()) -> tuple[Slot, int]:
+    """The idle slot that holds most of the prompt, and how much of it.
 
-    A match of less than half of what a slot holds and less than half of the prompt is not worth another's cache.
+    A match of less than half of what a slot holds and less than half of the prompt is not worth another's cache. Then
+    an empty slot is taken, one beside the ``running`` sequences, the longest unused one, in this order: llama.cpp
+    decodes only sequences with consecutive numbers together, so every gap costs a pass over the weights in each step.
     """
     best, shared = max(((slot, common_prefix(slot.cells, prompt)) for slot in idle), key=lambda found: found[1])
     if shared * 2 > min(len(best.cells), len(prompt)):
         return best, shared
-    oldest = min(idle, key=lambda slot: (bool(slot.cells), slot.used))
-    return oldest, common_prefix(oldest.cells, prompt)
+    chosen = min(idle, key=lambda slot: (bool(slot.cells), passes({*running, slot.sequence}), slot.used))
+    return chosen, common_prefix(chosen.cells, prompt)
+
+
+def passes(sequences: Collection[int]) -> int:
+    """How many runs of consecutive numbers these are, each of which is decoded by itself."""
+    return sum(1 for sequence in sequences if sequence - 1 not in sequences)
