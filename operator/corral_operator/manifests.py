@@ -115,6 +115,7 @@ def _pod(model: Model, defaults: RunnerDefaults) -> dict[str, object]:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "shareProcessNamespace": True,  # a process 1 would not hear SIGTERM before it has set a handler
         "terminationGracePeriodSeconds": math.ceil(defaults.drain) + DRAIN_MARGIN,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_container(model, defaults)],

@@ -99,6 +99,10 @@ def test_gpus_become_a_limit_the_nvidia_runtime_class_and_a_change_without_a_sec
     assert dig(manifest, "spec", "strategy") == {"type": "Recreate"}
 
 
+def test_the_runner_is_no_process_1_and_so_hears_sigterm_from_the_start() -> None:
+    assert pod(built(model()))["shareProcessNamespace"] is True
+
+
 def test_gpus_of_another_vendor_get_no_runtime_class() -> None:
     manifest = built(model(gpu={"count": 1, "resource": "amd.com/gpu"}))
     assert "runtimeClassName" not in pod(manifest)
