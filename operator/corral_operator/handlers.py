@@ -78,7 +78,7 @@ class Watches:
         error: BaseException | None = None
         try:
             asyncio.run(self._watch())
-        except BaseException as caught:
+        except BaseException as caught:  # it ends the thread; whatever it was, the loop must be told
             error = caught
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._report, error)

@@ -120,7 +120,7 @@ class Forwarder:
             connection.send(message)
         try:
             await connection.head()
-        except BaseException:
+        except BaseException:  # cancelled as well: the runner must see that nobody wants the answer
             connection.abort()
             raise
         return connection

@@ -79,7 +79,7 @@ async def fetch(pool: Pool, endpoint: Endpoint, message: list[bytes]) -> tuple[i
         body = await connection.read()
         while not connection.complete and len(body) <= _ANSWER_LIMIT:
             body += await connection.read()
-    except BaseException:
+    except BaseException:  # cancelled as well: half an answer must not go back to the pool
         connection.abort()
         raise
     body += connection.take()

@@ -195,7 +195,7 @@ class _Charging(NodeTransformer):
         node.iter = _filtered(node.iter, "__each")
         return node
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802  # the name is jinja2's
         self.generic_visit(node)
         node.nodes = [_filtered(_constant(part), "__text") for part in node.nodes if isinstance(part, nodes.Expr)]
         return node

@@ -270,7 +270,7 @@ class FrontConnection(asyncio.Protocol):
                 await exchange.work()
             else:
                 await self._app(exchange.scope, exchange.receive, exchange.send)
-        except Exception:
+        except Exception:  # one request's fault must not end the others of this connection's server
             log.exception("the application failed")
         finally:
             if self._current is exchange:
