@@ -36,7 +36,7 @@ _PARTS = {
     "control": (*_COMMON, "requirements/control.txt"),
     "runner": (*_COMMON, "requirements/runner.txt", "scripts/llama_wheel.py"),
 }
-_KEPT = 2
+_KEPT = 6
 _STORE_LIMIT = 8 * 1024**3
 """Bytes after which buildah's storage is thrown away and begun anew."""
 
