@@ -11,7 +11,8 @@ import json
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlencode, urlsplit
@@ -90,20 +91,44 @@ class Api:
         content: str = "application/json",
     ) -> Object:
         """One request. Raises ApiError, or OSError when the server cannot be reached."""
+        with self._connected(method, path) as connection:
+            return self._exchange(connection, method, path, body=body, query=query or {}, content=content)
+
+    @contextmanager
+    def prepared_patch(self, path: str, body: Mapping[str, object]) -> Iterator[Callable[[], Object]]:
+        """A merge patch that goes at once when it is called: its connection is open already."""
+        with self._connected("PATCH", path) as connection:
+            connection.connect()
+            yield lambda: self._exchange(connection, "PATCH", path, body=body, query={}, content=MERGE)
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPSConnection,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, object] | None,
+        query: Mapping[str, str],
+        content: str,
+    ) -> Object:
+        data = None if body is None else json.dumps(body).encode()
+        headers = self._headers | {"Content-Type": content, "Accept": "application/json"}
+        connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
+        response = connection.getresponse()
+        payload = response.read()
+        if response.status >= 300:
+            raise ApiError(response.status, _message(payload))
+        return cast("Object", json.loads(payload or b"{}"))
+
+    @contextmanager
+    def _connected(self, method: str, path: str) -> Iterator[http.client.HTTPSConnection]:
         connection = self._connection(_TIMEOUT)
         try:
-            data = None if body is None else json.dumps(body).encode()
-            headers = self._headers | {"Content-Type": content, "Accept": "application/json"}
-            connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
-            response = connection.getresponse()
-            payload = response.read()
+            yield connection
         except http.client.HTTPException as error:
             raise ConnectionError(f"{method} {path}: {error!r}") from error
         finally:
             connection.close()
-        if response.status >= 300:
-            raise ApiError(response.status, _message(payload))
-        return cast("Object", json.loads(payload or b"{}"))
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[tuple[str, Object]]:
         """``(ADDED | MODIFIED | DELETED, object)`` from a resource version on, until the server ends the watch.
