@@ -1,0 +1,118 @@
+"""The pod of a Model's runner: a pure function of the Model, the facts of its weights and the installation's defaults.
+
+``pod_spec`` is all that decides what a runner needs of a node; whoever counts room counts what it says. Without facts
+(the header of the weights has not been read yet) nothing is asked for beyond what the Model itself says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from corral_core.facts import ModelFacts
+from corral_core.jsonfields import Json
+from corral_core.model import Model
+from corral_core.resource import serving_spec
+from corral_core.source import parse_source
+from corral_operator.config import RunnerDefaults
+
+PORT = 8080
+WEIGHTS = "/weights"
+DRAIN_MARGIN = 10
+"""Seconds between the end of the runner's own drain and the kubelet's SIGKILL."""
+
+
+def pod_spec(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults) -> dict[str, object]:
+    """The spec of the runner pod, as plain JSON."""
+    spec = model.spec
+    optional: dict[str, object] = {
+        "runtimeClassName": spec.runtime_class_name or _default_runtime_class(model),
+        "nodeSelector": dict(spec.pod.node_selector),
+        "tolerations": list(spec.pod.tolerations),
+        "affinity": spec.pod.affinity,
+        "imagePullSecrets": list(spec.pod.image_pull_secrets),
+        "priorityClassName": spec.pod.priority_class_name,
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "shareProcessNamespace": True,  # a process 1 would not hear SIGTERM before it has set a handler
+        "terminationGracePeriodSeconds": math.ceil(defaults.drain) + DRAIN_MARGIN,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [_container(model, defaults)],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *_claims(model)],
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _default_runtime_class(model: Model) -> str | None:
+    """NVIDIA's container toolkit registers its runtime under this name; other vendors' GPUs need none."""
+    gpu = model.spec.gpu
+    return "nvidia" if gpu.count > 0 and gpu.resource.startswith("nvidia.com/") else None
+
+
+def _container(model: Model, defaults: RunnerDefaults) -> dict[str, object]:
+    mounts: list[dict[str, object]] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  the pod's own, not this host's
+    if _claims(model):
+        mounts.append({"name": "weights", "mountPath": WEIGHTS, "readOnly": True})
+    return {
+        "name": "runner",
+        "image": model.spec.pod.image or defaults.image,
+        "command": ["python", "-m", "corral_server.runner"],
+        "env": _environment(model, defaults),
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": _resources(model),
+        "readinessProbe": _probe("/readyz", period=1, failures=2),
+        "livenessProbe": _probe("/healthz", period=10, failures=6),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _environment(model: Model, defaults: RunnerDefaults) -> list[Json]:
+    described = {"name": model.name, "namespace": model.namespace, "spec": serving_spec(model)}
+    ours = {
+        "CORRAL_MODEL": json.dumps(described, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
+        "CORRAL_PORT": str(PORT),
+        "CORRAL_PVC_ROOT": WEIGHTS,
+        "CORRAL_DRAIN_TIMEOUT": f"{defaults.drain:f}s",
+        **defaults.settings,
+    }
+    theirs = {str(item.get("name")) for item in model.spec.pod.env}
+    kept = [{"name": name, "value": _literal(value)} for name, value in ours.items() if name not in theirs]
+    return [*kept, *model.spec.pod.env]
+
+
+def _literal(value: str) -> str:
+    """The kubelet expands ``$(NAME)`` in values; ``$$`` stands for a plain ``$``."""
+    return value.replace("$", "$$")
+
+
+def _resources(model: Model) -> dict[str, object]:
+    given = model.spec.pod.resources
+    limits: dict[str, object] = dict(given.get("limits", {}))
+    if model.spec.gpu.count > 0:
+        limits[model.spec.gpu.resource] = model.spec.gpu.count
+    wanted = {"requests": dict(given.get("requests", {})), "limits": limits}
+    return {kind: amounts for kind, amounts in wanted.items() if amounts}
+
+
+def _probe(path: str, *, period: int, failures: int) -> dict[str, object]:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _claims(model: Model) -> list[Json]:
+    source = parse_source(model.spec.source)
+    if source.scheme != "pvc":
+        return []
+    claim = {"claimName": source.root, "readOnly": True}
+    return [{"name": "weights", "persistentVolumeClaim": claim}]
