@@ -15,12 +15,12 @@ BOS = 256
 IMPOSSIBLE = "impossible"
 """A grammar that contains this word does not compile."""
 
-Step = str | Exception | threading.Event
+Step = str | Piece | Exception | threading.Event
 
 
 @dataclass
 class FakeEngine:
-    """``script`` is what every generation does: texts are yielded, errors raised, events waited for."""
+    """``script`` is what every generation does: texts and pieces are yielded, errors raised, events waited for."""
 
     script: Sequence[Step] = ("Hello", ", world")
     reason: str = "stop"
@@ -59,6 +59,8 @@ class FakeEngine:
             for step in self.script:
                 if isinstance(step, str):
                     yield Piece(step)
+                elif isinstance(step, Piece):
+                    yield step
                 elif isinstance(step, Exception):
                     raise step
                 else:
@@ -75,7 +77,7 @@ class FakeEngine:
         return self.detokenize(self.tasks[-1].prompt)
 
     def _finish(self, task: Task) -> Finish:
-        generated = tuple(range(sum(isinstance(step, str) for step in self.script)))
+        generated = tuple(range(sum(isinstance(step, str | Piece) for step in self.script)))
         return Finish(
             reason="length" if self.reason == "length" else "stop",
             prompt_tokens=len(task.prompt),

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from corral_server.runner.generation import EngineError, EngineFailed, Piece
+from corral_server.runner.generation import EngineError, EngineFailed
 from corral_server.runner.llama import LlamaContext, LlamaModel
 from corral_server.runner.pace import Pace
 from corral_server.runner.sequence import Generation, Slot
@@ -155,18 +156,18 @@ class Stepper:
         if self._model.ends(token):
             self._finish(slot, generation, "stop", out)
             return
-        text = generation.text.push(self._model.piece(token))
-        if text:
-            out.append((generation.stream, Piece(text)))
+        piece = generation.said(self._model.piece(token), partial(self._context.logits, index))
+        if piece is not None:
+            out.append((generation.stream, piece))
         if generation.text.stopped:
             self._finish(slot, generation, "stop", out)
         elif len(generation.generated) >= generation.limit:
             self._finish(slot, generation, "length", out)
 
     def _finish(self, slot: Slot, generation: Generation, reason: str, out: Delivery) -> None:
-        rest = generation.text.flush()
-        if rest:
-            out.append((generation.stream, Piece(rest)))
+        rest = generation.rest()
+        if rest is not None:
+            out.append((generation.stream, rest))
         out.append((generation.stream, generation.finish("stop" if reason == "stop" else "length")))
         self.end(slot)
 

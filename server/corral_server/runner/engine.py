@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corral_server.runner.batching import Stepper
 from corral_server.runner.generation import EngineFailed, Finish, InvalidPrompt, LoadFailed, Piece, PromptTooLong, Task
@@ -25,6 +27,9 @@ from corral_server.runner.stream import Stream, deliver
 from corral_server.runner.text import TextAssembler
 from corral_server.runner.threads import available_cores
 from corral_server.runner.window import TOO_LONG, cut_prompt, kept
+
+if TYPE_CHECKING:
+    from corral_server.runner.logprobs import ScoredText
 
 log = logging.getLogger("corral.runner.engine")
 
@@ -149,11 +154,12 @@ class LlamaEngine:
     async def generate(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         """See ``Engine.generate``. Close the iterator (``contextlib.aclosing``) to cancel."""
         prompt, keep = self._fit(task)
+        text = TextAssembler(task.stop)
+        scored = await asyncio.to_thread(_scored, self._model, task, text=text) if task.logprobs else None
         choose = self._chooser(task) if task.grammar is None else await self._chooser_beside(task)
         stream = Stream(asyncio.get_running_loop())
         limit = 10 * self._length if task.max_tokens < 0 else min(task.max_tokens, 10 * self._length)
-        text = TextAssembler(task.stop)
-        self._submit(Generation(task, stream, choose, prompt=prompt, keep=keep, limit=limit, text=text))
+        self._submit(Generation(task, stream, choose, prompt=prompt, keep=keep, limit=limit, text=text, scored=scored))
         try:
             async with aclosing(stream.read()) as items:
                 async for item in items:
@@ -261,6 +267,13 @@ class LlamaEngine:
                 generation.chooser.close()
                 failed.append(generation)
         deliver([(generation.stream, error) for generation in failed])
+
+
+def _scored(model: LlamaModel, task: Task, *, text: TextAssembler) -> ScoredText:
+    """Imported only here, and not in the event loop: most runners are never asked for logprobs."""
+    from corral_server.runner.logprobs import ScoredText, Scorer
+
+    return ScoredText(text, Scorer(partial(model.piece, special=True), task.top_logprobs))
 
 
 def _close_unused(building: asyncio.Future[Chooser]) -> None:

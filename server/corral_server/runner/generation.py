@@ -31,7 +31,8 @@ class Task:
     """One generation. ``prompt`` is tokens; ``grammar`` GBNF text; ``stop`` ends it before the stop text is shown.
 
     ``max_tokens`` -1 means no limit but ten times the context. ``keep`` tokens at the start survive a context shift;
-    without ``shift`` a full context ends the generation with reason ``length``.
+    without ``shift`` a full context ends the generation with reason ``length``. With ``logprobs`` the pieces bring what
+    the model thought of each token and of the ``top_logprobs`` likeliest ones.
     """
 
     prompt: tuple[int, ...]
@@ -41,13 +42,34 @@ class Task:
     max_tokens: int = -1
     keep: int = 4
     shift: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token in the model's own distribution, before options and grammar change it.
+
+    ``logprob`` is a natural logarithm, at most 0 and finite; ``data`` are the token's bytes, perhaps half a character,
+    which ``token`` shows as U+FFFD; ``top`` are the likeliest tokens, best first, each without a ``top`` of its own.
+    """
+
+    token: str
+    logprob: float
+    data: bytes
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that became certain: valid UTF-8, and no part of a possible stop string."""
+    """Text that became certain: valid UTF-8, and no part of a possible stop string.
+
+    ``logprobs`` are those of the tokens that the text ends (with ``Task.logprobs``): a token is held back as long as
+    any of its characters, so the text of a piece may begin within the token before; the last piece may have no text.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

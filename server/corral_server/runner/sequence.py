@@ -8,14 +8,17 @@ generation is a running stream, with more its prompt is being read: the batch ne
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from corral_server.runner.generation import Finish, Task
+from corral_server.runner.generation import Finish, Piece, Task
 from corral_server.runner.sampling import Chooser
 from corral_server.runner.stream import Stream
 from corral_server.runner.text import TextAssembler
+
+if TYPE_CHECKING:
+    from corral_server.runner.logprobs import ScoredText
 
 
 @dataclass(eq=False, slots=True)
@@ -29,6 +32,8 @@ class Generation:
     keep: int
     limit: int
     text: TextAssembler
+    scored: ScoredText | None = None
+    """Takes the place of ``text`` when logprobs are asked for."""
     pending: list[int] = field(default_factory=list)
     cached: int = 0
     generated: list[int] = field(default_factory=list)
@@ -45,6 +50,20 @@ class Generation:
             self.first = time.perf_counter_ns()
         self.generated.append(token)
         self.pending = [token]
+
+    def said(self, data: bytes, logits: Callable[[], memoryview]) -> Piece | None:
+        """What can be shown now that the newest token, which shows as ``data``, was sampled from ``logits``."""
+        if self.scored is not None:
+            return self.scored.push(data, self.generated[-1], logits=logits())
+        text = self.text.push(data)
+        return Piece(text) if text else None
+
+    def rest(self) -> Piece | None:
+        """What was held back when the generation ended."""
+        if self.scored is not None:
+            return self.scored.flush()
+        text = self.text.flush()
+        return Piece(text) if text else None
 
     def finish(self, reason: Literal["stop", "length"]) -> Finish:
         now = time.perf_counter_ns()

@@ -19,6 +19,16 @@ class TextAssembler:
         self._held = ""
         self.stopped = False
 
+    @property
+    def held(self) -> int:
+        """Whole characters that were taken and not shown yet."""
+        return len(self._held)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a character has begun and not ended."""
+        return bool(self._decoder.getstate()[0])
+
     def push(self, data: bytes) -> str:
         """Takes the bytes of one token; returns the text that became certain, which may be empty."""
         if self.stopped:
