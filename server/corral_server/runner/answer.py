@@ -18,8 +18,8 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from corral_server.runner.delta import Delta, merged
 from corral_server.runner.generation import (
-    Engine,
     EngineError,
     Finish,
     InvalidGrammar,
@@ -28,6 +28,7 @@ from corral_server.runner.generation import (
     PromptTooLong,
     Task,
 )
+from corral_server.runner.reading import PLAIN, Reader, Reading, reader_for
 from corral_server.runner.state import Loaded, NotServing, RunnerState
 from corral_server.runner.templates import TemplateFailed
 from corral_server.wire import headers as wire_headers
@@ -38,6 +39,7 @@ log = logging.getLogger("corral.runner.answer")
 JSON = b"application/json; charset=utf-8"
 
 _CLIENT_FAULTS = (PromptTooLong, InvalidPrompt, InvalidGrammar)
+_Items = AsyncIterator[Piece | Finish]
 _MAX_QUEUED = 24 * 3600 * 10**9
 
 
@@ -56,22 +58,25 @@ class Writer(Protocol):
     def media_type(self) -> bytes:
         """Of a stream; a whole answer is always JSON."""
 
-    def begin(self, task: Task, engine: Engine) -> None:
+    def begin(self, task: Task) -> None:
         """Called once, before everything else."""
 
-    def piece(self, text: str) -> bytes:
-        """A part of a stream; empty when there is nothing to be sent yet."""
+    def piece(self, delta: Delta) -> bytes:
+        """A part of a stream; empty when there is nothing to be sent. The delta is not."""
 
     def end(self, finish: Finish, times: Times) -> bytes:
-        """The end of a stream."""
+        """The end of a stream, after all its pieces."""
 
-    def whole(self, text: str, finish: Finish, times: Times) -> bytes:
+    def whole(self, delta: Delta, finish: Finish, times: Times) -> bytes:
         """The answer in one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a request asks for. ``prepare`` makes the prompt, in a thread of its own; it may raise ApiError."""
+    """What a request asks for. ``prepare`` makes the prompt, in a thread of its own; it may raise ApiError.
+
+    ``reading`` says what is told apart in the text.
+    """
 
     path: str
     started: int
@@ -79,6 +84,7 @@ class Work:
     stream: bool
     prepare: Callable[[Loaded], Task]
     writer: Writer
+    reading: Reading = PLAIN
 
 
 class GenerationAnswer(Response):
@@ -105,32 +111,36 @@ class GenerationAnswer(Response):
             with self._state.request(self._work.keep_alive) as loaded:
                 times = Times(self._work.started, time.monotonic_ns())
                 task = await asyncio.to_thread(self._work.prepare, loaded)
-                self._work.writer.begin(task, loaded.engine)
+                reader = reader_for(self._work.reading, task, loaded.engine)
+                self._work.writer.begin(task)
                 async with aclosing(loaded.engine.generate(task)) as items:
-                    await (self._stream if self._work.stream else self._whole)(items, times, send=send)
+                    answer = self._stream if self._work.stream else self._whole
+                    await answer(items, reader, times=times, send=send)
         except ApiError as error:
             await self._fail(error, send)
         except Exception as error:  # whatever went wrong, the client is told and the next request works
             await self._fail(failure(error), send)
 
-    async def _stream(self, items: AsyncIterator[Piece | Finish], times: Times, *, send: Send) -> None:
+    async def _stream(self, items: _Items, reader: Reader, *, times: Times, send: Send) -> None:
         writer = self._work.writer
         async for item in items:
             if not self._begun:
                 await send(_start(200, writer.media_type))
                 self._begun = True
             if isinstance(item, Finish):
-                await send({"type": "http.response.body", "body": writer.end(item, times)})
-            elif data := writer.piece(item.text):
+                rest = reader.end()
+                data = (writer.piece(rest) if rest else b"") + writer.end(item, times)
+                await send({"type": "http.response.body", "body": data})
+            elif (delta := reader.push(item)) and (data := writer.piece(delta)):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def _whole(self, items: AsyncIterator[Piece | Finish], times: Times, *, send: Send) -> None:
-        texts = []
+    async def _whole(self, items: _Items, reader: Reader, *, times: Times, send: Send) -> None:
+        deltas = []
         async for item in items:
             if isinstance(item, Piece):
-                texts.append(item.text)
+                deltas.append(reader.push(item))
             else:
-                body = self._work.writer.whole("".join(texts), item, times)
+                body = self._work.writer.whole(merged([*deltas, reader.end()]), item, times)
                 self._begun = True
                 await _send_whole(200, body, send)
 

@@ -15,12 +15,13 @@ from corral_core.durations import keep_alive_from_request
 from corral_core.errors import InvalidDuration
 from corral_server.runner import capabilities
 from corral_server.runner.answer import GenerationAnswer, Work, started_at
-from corral_server.runner.formats import grammar_of
 from corral_server.runner.generation import PromptTooLong, Task
 from corral_server.runner.native_writer import ChatWriter, GenerateWriter, loaded_answer
 from corral_server.runner.options import Options
 from corral_server.runner.prompt import chat_tokens, tokens_of
+from corral_server.runner.reading import Reading
 from corral_server.runner.requests import Fields, parse_body, read_body
+from corral_server.runner.response_format import grammar_of
 from corral_server.runner.state import Loaded, RunnerState
 from corral_server.runner.templates import Message, TemplateFailed
 from corral_server.runner.window import TOO_LONG
@@ -68,8 +69,9 @@ class NativeApi:
             return _task(loaded, asked.tokens(loaded, common), common, options=options)
 
         thinks = not asked.raw and capabilities.thinks(common.think, loaded.facts)
-        writer = GenerateWriter(common.model, with_context=not asked.raw, thinks=thinks)
-        work = Work(GENERATE, started, common.keep_alive, stream=common.stream, prepare=prepare, writer=writer)
+        writer = GenerateWriter(common.model, with_context=not asked.raw)
+        reading = Reading("" if asked.raw else loaded.template.source, thinks=thinks)
+        work = Work(GENERATE, started, common.keep_alive, common.stream, prepare, writer, reading)
         return GenerationAnswer(self._state, work)
 
     async def chat(self, request: Request) -> Response:
@@ -93,8 +95,9 @@ class NativeApi:
         def prepare(loaded: Loaded) -> Task:
             return chat_task(loaded, messages, common, options=options)
 
-        writer = ChatWriter(common.model, thinks=capabilities.thinks(common.think, loaded.facts))
-        work = Work(CHAT, started, common.keep_alive, stream=common.stream, prepare=prepare, writer=writer)
+        reading = Reading(loaded.template.source, thinks=capabilities.thinks(common.think, loaded.facts))
+        writer = ChatWriter(common.model)
+        work = Work(CHAT, started, common.keep_alive, common.stream, prepare, writer, reading)
         return GenerationAnswer(self._state, work)
 
     def _checked(self, common: Common, fields: Fields, *, action: str) -> Loaded:

@@ -6,16 +6,16 @@ at the clock.
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable
 from json.encoder import encode_basestring
-from typing import Protocol
 
 from starlette.responses import Response
 
 from corral_server.runner.answer import Times
-from corral_server.runner.generation import Engine, Finish, Task
-from corral_server.runner.thinking import ThinkingSplitter, split, splitter_for
+from corral_server.runner.delta import Delta
+from corral_server.runner.delta_json import compact, logprob_objects, native_calls
+from corral_server.runner.generation import Finish, Task
 
 NDJSON = b"application/x-ndjson"
 
@@ -38,48 +38,33 @@ class _Clock:
 clock = _Clock()
 
 
-class _Content(Protocol):
-    """The members that hold the text: ``"response":"..."`` or ``"message":{...}``."""
+_Content = Callable[[Delta], str]
+"""The members that hold the text: ``"response":"..."`` or ``"message":{...}``."""
 
-    def __call__(self, text: str, thinking: str = "") -> str: ...
+_NOTHING = Delta()
 
 
 class _NativeWriter:
     media_type = NDJSON
 
-    def __init__(self, model: str, content: _Content, *, with_context: bool, thinks: bool) -> None:
+    def __init__(self, model: str, content: _Content, *, with_context: bool) -> None:
         self._head = f'{{"model":{encode_basestring(model)},"created_at":"'
         self._content = content
         self._with_context = with_context
-        self._thinks = thinks
         self._prompt: tuple[int, ...] = ()
-        self._splitter: ThinkingSplitter | None = None
 
-    def begin(self, task: Task, engine: Engine) -> None:
+    def begin(self, task: Task) -> None:
         self._prompt = task.prompt
-        self._splitter = splitter_for(task, engine) if self._thinks else None
 
-    def piece(self, text: str) -> bytes:
-        if self._splitter is None:
-            return self._line(self._content(text))
-        thinking, text = self._splitter.push(text)
-        return self._line(self._content(text, thinking)) if text or thinking else b""
+    def piece(self, delta: Delta) -> bytes:
+        return f'{self._head}{clock.now()}",{self._content(delta)},"done":false{_logprobs(delta)}}}\n'.encode()
 
     def end(self, finish: Finish, times: Times) -> bytes:
-        thinking, text = self._splitter.flush() if self._splitter else ("", "")
-        rest = self._line(self._content(text, thinking)) if text or thinking else b""
-        return rest + self._last(self._content(""), finish, times) + b"\n"
+        return self.whole(_NOTHING, finish, times) + b"\n"
 
-    def whole(self, text: str, finish: Finish, times: Times) -> bytes:
-        thinking, answer = split(text, self._splitter) if self._splitter else ("", text)
-        return self._last(self._content(answer, thinking), finish, times)
-
-    def _line(self, content: str) -> bytes:
-        return f'{self._head}{clock.now()}",{content},"done":false}}\n'.encode()
-
-    def _last(self, content: str, finish: Finish, times: Times) -> bytes:
-        tail = json.dumps(self._tail(finish, times), separators=(",", ":"))[1:]
-        return f'{self._head}{clock.now()}",{content},"done":true,{tail}'.encode()
+    def whole(self, delta: Delta, finish: Finish, times: Times) -> bytes:
+        tail = compact(self._tail(finish, times))[1:-1]
+        return f'{self._head}{clock.now()}",{self._content(delta)},"done":true,{tail}{_logprobs(delta)}}}'.encode()
 
     def _tail(self, finish: Finish, times: Times) -> dict[str, object]:
         members: dict[str, object] = {"done_reason": finish.reason}
@@ -97,28 +82,35 @@ class _NativeWriter:
 
 
 class GenerateWriter(_NativeWriter):
-    def __init__(self, model: str, *, with_context: bool, thinks: bool) -> None:
-        super().__init__(model, _response, with_context=with_context, thinks=thinks)
+    def __init__(self, model: str, *, with_context: bool) -> None:
+        super().__init__(model, _response, with_context=with_context)
 
 
 class ChatWriter(_NativeWriter):
-    def __init__(self, model: str, *, thinks: bool) -> None:
-        super().__init__(model, _message, with_context=False, thinks=thinks)
+    def __init__(self, model: str) -> None:
+        super().__init__(model, _message, with_context=False)
 
 
 def loaded_answer(model: str, chat: bool, *, reason: str) -> Response:
     """The answer to a request without a prompt: the model was loaded, or will be unloaded."""
-    content = _message("") if chat else _response("")
+    content = (_message if chat else _response)(_NOTHING)
     head = f'{{"model":{encode_basestring(model)},"created_at":"{clock.now()}"'
     body = f'{head},{content},"done":true,"done_reason":"{reason}"}}'
     return Response(body, media_type="application/json; charset=utf-8")
 
 
-def _response(text: str, thinking: str = "") -> str:
-    more = f',"thinking":{encode_basestring(thinking)}' if thinking else ""
-    return f'"response":{encode_basestring(text)}{more}'
+def _response(delta: Delta) -> str:
+    return f'"response":{encode_basestring(delta.content)}{_more(delta)}'
 
 
-def _message(text: str, thinking: str = "") -> str:
-    more = f',"thinking":{encode_basestring(thinking)}' if thinking else ""
-    return f'"message":{{"role":"assistant","content":{encode_basestring(text)}{more}}}'
+def _message(delta: Delta) -> str:
+    return f'"message":{{"role":"assistant","content":{encode_basestring(delta.content)}{_more(delta)}}}'
+
+
+def _more(delta: Delta) -> str:
+    thinking = f',"thinking":{encode_basestring(delta.thinking)}' if delta.thinking else ""
+    return f'{thinking},"tool_calls":{compact(native_calls(delta.tool_calls))}' if delta.tool_calls else thinking
+
+
+def _logprobs(delta: Delta) -> str:
+    return f',"logprobs":{compact(logprob_objects(delta.logprobs, always_top=False))}' if delta.logprobs else ""

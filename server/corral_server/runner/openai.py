@@ -15,6 +15,7 @@ from corral_server.runner.answer import GenerationAnswer, Work, started_at
 from corral_server.runner.generation import Task
 from corral_server.runner.native import Common, chat_task
 from corral_server.runner.openai_writer import OpenAIWriter
+from corral_server.runner.reading import Reading
 from corral_server.runner.requests import MISSING_BODY_OPENAI, Fields, parse_body, read_body
 from corral_server.runner.state import Loaded, RunnerState
 from corral_server.runner.templates import Message
@@ -58,9 +59,9 @@ class OpenAIApi:
             return chat_task(loaded, messages, common, options=options)
 
         usage = fields.sub("stream_options", "StreamOptions").flag("include_usage") or False
-        thinks = capabilities.thinks(common.think, loaded.facts)
-        writer = OpenAIWriter(model, include_usage=usage, thinks=thinks)
-        return GenerationAnswer(self._state, Work(CHAT, started, None, common.stream, prepare, writer))
+        reading = Reading(loaded.template.source, thinks=capabilities.thinks(common.think, loaded.facts))
+        writer = OpenAIWriter(model, include_usage=usage)
+        return GenerationAnswer(self._state, Work(CHAT, started, None, common.stream, prepare, writer, reading))
 
 
 def _common(fields: Fields, model: str) -> Common:

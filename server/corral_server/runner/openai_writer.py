@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from json.encoder import encode_basestring
 
 from corral_server.runner.answer import Times
-from corral_server.runner.generation import Engine, Finish, Task
-from corral_server.runner.thinking import Shown, ThinkingSplitter, split, splitter_for
+from corral_server.runner.delta import Delta
+from corral_server.runner.delta_json import compact, logprob_objects, openai_calls
+from corral_server.runner.generation import Finish, Task
 
 EVENTS = b"text/event-stream"
 DONE = b"data: [DONE]\n\n"
@@ -21,49 +21,53 @@ class OpenAIWriter:
 
     media_type = EVENTS
 
-    def __init__(self, model: str, *, include_usage: bool, thinks: bool) -> None:
+    def __init__(self, model: str, *, include_usage: bool) -> None:
         self._id = f"chatcmpl-{secrets.randbelow(999)}"
         self._model = model
         self._created = int(time.time())
         self._include_usage = include_usage
-        self._thinks = thinks
-        self._splitter: ThinkingSplitter | None = None
-        head = json.dumps(self._object("chat.completion.chunk"), ensure_ascii=False, separators=(",", ":"))[:-1]
-        self._head = f'data: {head},"choices":[{{"index":0,"delta":{{'
+        self._head = f'data: {compact(self._object("chat.completion.chunk"))[:-1]},"choices":[{{"index":0,"delta":{{'
         self._role = '"role":"assistant",'
+        self._called = False
 
-    def begin(self, task: Task, engine: Engine) -> None:
-        self._splitter = splitter_for(task, engine) if self._thinks else None
+    def begin(self, task: Task) -> None:
+        """Nothing of the task is written."""
 
-    def piece(self, text: str) -> bytes:
-        if self._splitter is None:
-            return self._chunk("content", text)
-        return self._chunks(self._splitter.push(text))
+    def piece(self, delta: Delta) -> bytes:
+        """Reasoning, content and calls are never in one chunk; logprobs go with the first."""
+        parts = [("reasoning", encode_basestring(delta.thinking))] if delta.thinking else []
+        if delta.content:
+            parts.append(("content", encode_basestring(delta.content)))
+        if delta.tool_calls:
+            self._called = True
+            parts.append(("tool_calls", compact(openai_calls(delta.tool_calls))))
+        logprobs = compact(_logprobs(delta))[1:-1] if delta.logprobs else ""
+        first, *others = parts or [("content", '""')]
+        return b"".join((self._chunk(*first, logprobs=logprobs), *(self._chunk(*other) for other in others)))
 
     def end(self, finish: Finish, times: Times) -> bytes:
-        rest = self._chunks(self._splitter.flush()) if self._splitter else b""
-        first = self._chunk("content", "") if self._role else b""
-        choice = {"index": 0, "delta": {}, "finish_reason": finish.reason}
-        parts = [rest, first, _event(self._object("chat.completion.chunk") | {"choices": [choice]})]
+        first = self._chunk("content", '""') if self._role else b""
+        choice = {"index": 0, "delta": {}, "finish_reason": _reason(finish, self._called)}
+        parts = [first, _event(self._object("chat.completion.chunk") | {"choices": [choice]})]
         if self._include_usage:
             parts.append(_event(self._object("chat.completion.chunk") | {"choices": [], "usage": _usage(finish)}))
         return b"".join((*parts, DONE))
 
-    def whole(self, text: str, finish: Finish, times: Times) -> bytes:
-        thinking, answer = split(text, self._splitter) if self._splitter else ("", text)
-        message = {"role": "assistant", "content": answer} | ({"reasoning": thinking} if thinking else {})
-        choice = {"index": 0, "message": message, "finish_reason": finish.reason}
+    def whole(self, delta: Delta, finish: Finish, times: Times) -> bytes:
+        message: dict[str, object] = {"role": "assistant", "content": delta.content}
+        if delta.thinking:
+            message["reasoning"] = delta.thinking
+        if delta.tool_calls:
+            message["tool_calls"] = openai_calls(delta.tool_calls)
+        choice = {"index": 0, "message": message, "finish_reason": _reason(finish, bool(delta.tool_calls))}
+        choice |= _logprobs(delta)
         body = self._object("chat.completion") | {"choices": [choice], "usage": _usage(finish)}
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return compact(body).encode()
 
-    def _chunks(self, shown: Shown) -> bytes:
-        """Reasoning and content are never in one chunk."""
-        reasoning = self._chunk("reasoning", shown.thinking) if shown.thinking else b""
-        return reasoning + (self._chunk("content", shown.answer) if shown.answer else b"")
-
-    def _chunk(self, name: str, text: str) -> bytes:
+    def _chunk(self, name: str, value: str, *, logprobs: str = "") -> bytes:
         role, self._role = self._role, ""
-        return f'{self._head}{role}"{name}":{encode_basestring(text)}}},"finish_reason":null}}]}}\n\n'.encode()
+        more = f",{logprobs}" if logprobs else ""
+        return f'{self._head}{role}"{name}":{value}}},"finish_reason":null{more}}}]}}\n\n'.encode()
 
     def _object(self, kind: str) -> dict[str, object]:
         return {
@@ -76,7 +80,16 @@ class OpenAIWriter:
 
 
 def _event(body: dict[str, object]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return f"data: {compact(body)}\n\n".encode()
+
+
+def _reason(finish: Finish, called: bool) -> str:
+    return "tool_calls" if called and finish.reason == "stop" else finish.reason
+
+
+def _logprobs(delta: Delta) -> dict[str, object]:
+    content = logprob_objects(delta.logprobs, always_top=True)
+    return {"logprobs": {"content": content}} if content else {}
 
 
 def _usage(finish: Finish) -> dict[str, int]:

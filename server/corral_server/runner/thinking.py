@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from corral_server.runner.generation import Engine, Task
-
 OPEN, CLOSE = "<think>", "</think>"
-_TAG_TOKENS = 16
-"""Tokens at the end of a prompt that surely hold the tag and the white space after it."""
 
 
 class Shown(NamedTuple):
@@ -84,18 +80,3 @@ def _certain(text: str) -> int:
             end -= length
             break
     return len(text[:end].rstrip())
-
-
-def splitter_for(task: Task, engine: Engine) -> ThinkingSplitter:
-    """Some templates end a prompt with the opening tag, and the model then goes on in thought."""
-    try:
-        end = engine.detokenize(task.prompt[-_TAG_TOKENS:])
-    except ValueError:  # a token outside the vocabulary, which the engine is about to refuse
-        end = ""
-    return ThinkingSplitter(opened=end.rstrip().endswith(OPEN))
-
-
-def split(text: str, splitter: ThinkingSplitter) -> Shown:
-    """The whole text of a generation."""
-    first, rest = splitter.push(text), splitter.flush()
-    return Shown(first.thinking + rest.thinking, first.answer + rest.answer)
