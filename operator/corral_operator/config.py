@@ -49,7 +49,10 @@ class LeaseConfig:
 
 @dataclass(frozen=True, slots=True)
 class OperatorConfig:
-    """``namespaces`` empty means all of them; ``resync`` is how often (seconds) everything is listed anew."""
+    """``namespaces`` empty means all of them; ``resync`` is how often (seconds) everything is listed anew.
+
+    ``http_port`` 0 lets the system choose.
+    """
 
     policy: Policy = field(default_factory=Policy)
     runner: RunnerDefaults = field(default_factory=RunnerDefaults)
@@ -59,6 +62,7 @@ class OperatorConfig:
     resync: float = 60.0
     workers: int = 4
     log_level: str = "INFO"
+    http_port: int = 0
 
 
 def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
@@ -71,6 +75,7 @@ def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
         kubeconfig=text_setting(environ, "KUBECONFIG") or None,
         resync=duration_setting(environ, "CORRAL_RESYNC_PERIOD", default=60.0, minimum=1.0),
         workers=int_setting(environ, "CORRAL_WORKERS", default=4, minimum=1, maximum=64),
+        http_port=int_setting(environ, "CORRAL_HTTP_PORT", default=0, minimum=0, maximum=65535),
         log_level=choice_setting(environ, "CORRAL_LOG_LEVEL", default="info", choices=LOG_LEVELS).upper(),
     )
 

@@ -38,6 +38,10 @@ class Lease:
         """Whether nobody else can be acting."""
         return self._renewed is not None and self._clock() < self._renewed + self._config.duration * 2 / 3
 
+    def stands_by(self) -> bool:
+        """Whether the Lease is another one's, as the API server said the last time that it was asked."""
+        return self._foreign is not None and not self._failing
+
     async def acquire(self) -> None:
         """Waits until the Lease is ours."""
         waiting = False

@@ -1,10 +1,10 @@
 """The operator process: who starts and ends what, in which order.
 
-Start: settings, credentials, the Lease, the first listing, then the watches, the workers and the slow resync. End, by a
-signal or because one of them failed: the workers stop first, so that nothing is written any more, then the watches and
-the activity streams, and the Lease is given up last. Whatever failed ends the process with status 1; it is to be
-started again, and carries on from what it observes. Only losing the Lease, as in a long outage of the API server, is
-dealt with inside: everything is torn down, and begins anew once the Lease is held again.
+Start: settings, credentials, HTTP, the Lease, the first listing, then the watches, the workers and the slow resync.
+End, by a signal or because one of them failed: the workers stop first, so that nothing is written any more, then the
+watches and the activity streams, the Lease is given up, and HTTP ends last. Whatever failed ends the process with
+status 1; it is to be started again, and carries on from what it observes. Only losing the Lease, as in a long outage of
+the API server, is dealt with inside: everything is torn down, and begins anew once the Lease is held again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from corral_core.activity import Activity
 from corral_core.errors import CorralError, InvalidSetting
 from corral_core.jsonfields import Json
 from corral_kube.client import Kube, connect
-from corral_operator import logs
+from corral_operator import logs, web
 from corral_operator.activity import Streams
 from corral_operator.actor import Actor
 from corral_operator.config import FIELD_MANAGER, OperatorConfig, from_environment
 from corral_operator.controller import PLAN, Controller
 from corral_operator.handlers import DEPLOYMENTS, MODELS, PODS, SERVICES, Watches
+from corral_operator.health import Health
 from corral_operator.lease import Lease, LeaseLost
 from corral_operator.lister import Lister
 from corral_operator.observe import RunnerInfo, Store
@@ -41,8 +42,9 @@ class Operator:
     ``run`` returns after ``stop`` was set, or raises what failed: LeaseLost when the term is over.
     """
 
-    def __init__(self, kube: Kube, config: OperatorConfig) -> None:
+    def __init__(self, kube: Kube, config: OperatorConfig, health: Health) -> None:
         self._kube = kube
+        self._health = health
         self._config = config
         self._lease = Lease(kube, config.lease)
         self._store = Store()
@@ -60,6 +62,13 @@ class Operator:
         self._lister = Lister(kube, self._store, namespaces=config.namespaces, changed=self._changed, clock=time.time)
 
     async def run(self, stop: asyncio.Event) -> None:
+        self._health.begin(self._queue, self._lease.stands_by)
+        try:
+            await self._term(stop)
+        finally:
+            self._health.end()
+
+    async def _term(self, stop: asyncio.Event) -> None:
         if not await _unless(stop, self._lease.acquire()):
             return
         watches = Watches(self._hear, await self._kube.credentials(), self._config.namespaces)
@@ -84,6 +93,7 @@ class Operator:
             for _ in range(self._config.workers):
                 tasks.start(self._controller.work())
             self._queue.add(PLAN)
+            self._health.act()
             logs.event("ready")
             await tasks.wait()
 
@@ -176,13 +186,15 @@ async def _serve(config: OperatorConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    health = Health()
     kube = await connect(config.kubeconfig, manager=FIELD_MANAGER)
     try:
-        while not stop.is_set():
-            try:
-                await Operator(kube, config).run(stop)
-            except LeaseLost as error:
-                logs.event("lease_lost", level=logging.ERROR, error=str(error))
+        async with web.serving(web.pages(health), config.http_port):
+            while not stop.is_set():
+                try:
+                    await Operator(kube, config, health).run(stop)
+                except LeaseLost as error:
+                    logs.event("lease_lost", level=logging.ERROR, error=str(error))
     finally:
         await kube.close()
 
@@ -196,7 +208,7 @@ def main() -> None:
     logs.configure(config.log_level)
     try:
         asyncio.run(_serve(config))
-    except (CorralError, RuntimeError) as error:
+    except (CorralError, RuntimeError, OSError) as error:
         logs.event("failed", level=logging.CRITICAL, error=str(error), cause=repr(error.__cause__))
         sys.exit(1)
     logs.event("exit")

@@ -15,7 +15,8 @@ class WorkQueue:
     def __init__(self) -> None:
         self._ready: deque[str] = deque()
         self._dirty: set[str] = set()
-        self._working: set[str] = set()
+        self._working: dict[str, float] = {}
+        self._moved = 0.0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
         self._wakeup = asyncio.Event()
@@ -29,8 +30,7 @@ class WorkQueue:
             return
         self._dirty.add(key)
         if key not in self._working:
-            self._ready.append(key)
-            self._wakeup.set()
+            self._hand_out(key)
 
     def add_after(self, key: str, delay: float) -> None:
         """Hands the key out after ``delay`` seconds, or earlier when it was asked for earlier."""
@@ -60,18 +60,29 @@ class WorkQueue:
             await self._wakeup.wait()
         key = self._ready.popleft()
         self._dirty.discard(key)
-        self._working.add(key)
+        self._working[key] = self._moved = asyncio.get_running_loop().time()
         return key
 
     def done(self, key: str) -> None:
-        self._working.discard(key)
+        self._working.pop(key, None)
         if key in self._dirty:
-            self._ready.append(key)
-            self._wakeup.set()
+            self._hand_out(key)
+
+    def stalled(self) -> float:
+        """For how long (seconds) some key has been worked on, or nobody has taken any of those that are ready."""
+        now = asyncio.get_running_loop().time()
+        since = [*self._working.values(), *([self._moved] if self._ready else [])]
+        return max((now - moment for moment in since), default=0.0)
 
     def succeeded(self, key: str) -> None:
         """Forgets earlier failures of the key."""
         self._failures.pop(key, None)
+
+    def _hand_out(self, key: str) -> None:
+        if not self._ready:
+            self._moved = asyncio.get_running_loop().time()
+        self._ready.append(key)
+        self._wakeup.set()
 
     def close(self) -> None:
         """Cancels what is delayed."""
