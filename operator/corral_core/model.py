@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from corral_core.durations import keep_alive_from_request
+from corral_core.durations import keep_alive_from_request, parse_duration
 from corral_core.errors import InvalidDuration, InvalidName, SourceError
 from corral_core.names import GRAMMAR, canonical, parse_name
 from corral_core.parameters import Parameters
@@ -29,8 +29,10 @@ MAX_NAME = 52
 MAX_SYSTEM = 32_768
 """Characters of a system prompt: a runner is told its spec in one environment variable, and the kernel has a limit."""
 
+_INT32 = 2_147_483_647
 _LONGEST = 9_223_372_036
 """Seconds: the longest duration that Go, and so the API server, can hold."""
+_WAIT = "a duration above zero such as 30s or 5m, or whole seconds"
 _DURATION = "a duration such as 90s, 5m or 1h30m, whole seconds, or -1 for never unloading"
 
 
@@ -71,6 +73,18 @@ def _check_keep_alive(value: object) -> object:
     return value
 
 
+def _check_wait(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise refuse(_WAIT)
+    try:
+        seconds = parse_duration(value) if isinstance(value, str) else float(value)
+    except InvalidDuration as error:
+        raise refuse(f"{_WAIT} ({error})") from error
+    if not 0 < seconds <= _LONGEST:
+        raise refuse(f"{_WAIT} (at most {_LONGEST} seconds)")
+    return value
+
+
 def _auto_or_int(minimum: int, maximum: int) -> BeforeValidator:
     def check(value: object) -> object:
         is_number = isinstance(value, int) and not isinstance(value, bool)
@@ -84,6 +98,7 @@ def _auto_or_int(minimum: int, maximum: int) -> BeforeValidator:
 Name = Annotated[str, AfterValidator(_check_name)]
 Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=32), AfterValidator(_check_names)]
 KeepAlive = Annotated[str | int, BeforeValidator(_check_keep_alive)]
+Wait = Annotated[str | int, BeforeValidator(_check_wait)]
 ContextLength = Annotated[int | Literal["auto"], _auto_or_int(4, 16_777_216)]
 Parallel = Annotated[int | Literal["auto"], _auto_or_int(1, 256)]
 Digest = Annotated[str, pattern(r"[0-9a-f]{64}", "the 64 lower-case hex digits of a SHA-256", maximum=64)]
@@ -96,6 +111,19 @@ class _Frozen(BaseModel):
 class GPU(_Frozen):
     count: int = Field(default=0, ge=0, le=256)
     resource: ResourceName = "nvidia.com/gpu"
+
+
+class Queue(_Frozen):
+    """Bounds on the requests that wait for one model, which the gateways hold to; None is none."""
+
+    max_pending: int | None = Field(default=None, ge=1, le=_INT32)
+    max_wait: Wait | None = None
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """``max_wait`` in seconds."""
+        value = self.max_wait
+        return parse_duration(value) if isinstance(value, str) else value
 
 
 class ModelSpec(_Frozen):
@@ -114,6 +142,7 @@ class ModelSpec(_Frozen):
     min_replicas: int = Field(default=0, ge=0)
     max_replicas: int = Field(default=1, ge=1, le=1)
     replicas: int | None = Field(default=None, ge=0)
+    queue: Queue = Queue()
     gpu: GPU = GPU()
     runtime_class_name: Subdomain | None = None
     pod: Pod = Pod()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from corral_core.documents import documents_of, plain_value
 from corral_core.errors import NOTHING, InvalidModel, Problem
-from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, Model, ModelSpec
+from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, Model, ModelSpec, Queue
 from corral_core.names import canonical
 from corral_core.parameters import Parameters
 from corral_core.pod import DNS_LABEL, EnvVar, Pod, Resources, SecretReference, Toleration
@@ -41,6 +41,7 @@ _FIELDS: Mapping[str, Iterable[str]] = {
     "": _TOP,
     "spec": [field.alias or name for name, field in ModelSpec.model_fields.items()],
     "spec.gpu": [field.alias or name for name, field in GPU.model_fields.items()],
+    "spec.queue": [field.alias or name for name, field in Queue.model_fields.items()],
     "spec.pod": [field.alias or name for name, field in Pod.model_fields.items()],
     "spec.parameters": Parameters.__annotations__,
     "spec.pod.resources": Resources.__annotations__,

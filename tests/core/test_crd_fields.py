@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from corral_core.facts import ModelFacts
-from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, PLURAL, ModelSpec
+from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, PLURAL, ModelSpec, Queue
 from corral_core.names import PATTERN
 from corral_core.parameters import Parameters
 from corral_core.pod import EnvVar, Pod, Resources, SecretReference, Toleration
@@ -58,6 +58,7 @@ def test_it_defines_the_resource_that_the_parser_takes() -> None:
 def test_the_fields_are_the_parsers() -> None:
     assert set(_properties("spec")) == set(_aliases(ModelSpec))
     assert set(_properties("spec", "gpu")) == set(_aliases(GPU))
+    assert set(_properties("spec", "queue")) == set(_aliases(Queue))
     assert set(_properties("spec", "pod")) == set(_aliases(Pod))
     assert set(_properties("spec", "parameters")) == set(Parameters.__annotations__)
     assert set(_properties("spec", "pod", "resources")) == set(Resources.__annotations__)
@@ -77,7 +78,11 @@ def test_the_defaults_are_the_parsers() -> None:
 
 def test_what_the_parser_fills_in_has_a_default_in_the_crd() -> None:
     spec = ModelSpec.model_validate({"source": "file:///a"})
-    filled = {alias for alias, name in _aliases(ModelSpec).items() if getattr(spec, name) not in (None, (), {}, Pod())}
+    filled = {
+        alias
+        for alias, name in _aliases(ModelSpec).items()
+        if getattr(spec, name) not in (None, (), {}, Pod(), Queue())
+    }
     assert {name for name, schema in _properties("spec").items() if "default" in schema} | {"source"} == filled
 
 
@@ -125,7 +130,7 @@ def test_every_rule_has_a_message() -> None:
 
 def test_the_case_with_every_field_has_every_field() -> None:
     assert set(EVERYTHING) == set(_properties("spec"))
-    for name in ("gpu", "pod", "parameters"):
+    for name in ("gpu", "pod", "parameters", "queue"):
         assert set(cast("Mapping[str, object]", EVERYTHING[name])) == set(_properties("spec", name)), name
 
 
