@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 HEARTBEAT = 5.0
 """Seconds after which an unchanged activity is said again; three missed ones mean the runner cannot be asked."""
@@ -38,6 +38,8 @@ class Activity:
     context_length: int
     progress: float = 0.0
     """Share of the weights that is loaded, 0 to 1."""
+    by_gateway: Mapping[str, int] = field(default_factory=dict)
+    """How many of the requests in flight and waiting each gateway sent; those of nobody known are in none."""
 
     @property
     def busy(self) -> bool:
@@ -58,6 +60,7 @@ class Activity:
             "vram_bytes": self.vram_bytes,
             "context_length": self.context_length,
             "progress": self.progress,
+            "by_gateway": dict(self.by_gateway),
         }
 
     @classmethod
@@ -77,6 +80,7 @@ class Activity:
             vram_bytes=int(_number(data, "vram_bytes")),
             context_length=int(_number(data, "context_length")),
             progress=_number(data, "progress"),
+            by_gateway=_counts(data, "by_gateway"),
         )
 
 
@@ -85,6 +89,13 @@ def _number(data: Mapping[str, object], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"activity lacks the number {key!r}")
     return value
+
+
+def _counts(data: Mapping[str, object], key: str) -> dict[str, int]:
+    """Empty when it is absent: runners of before do not say."""
+    value = data.get(key)
+    found = value if isinstance(value, Mapping) else {}
+    return {str(name): count for name, count in found.items() if isinstance(count, int)}
 
 
 def _optional(data: Mapping[str, object], key: str) -> float | None:

@@ -12,6 +12,7 @@ from corral_core.facts import ModelFacts
 from corral_server.runner import state as state_module
 from tests.support.fake_engine import FakeEngine
 from tests.support.runner_server import FACTS, runner_state, served, serving
+from tests.support.waiting import until
 
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -105,3 +106,34 @@ def test_a_body_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         assert response.status_code == 413
         assert "request body too large" in response.json()["error"]
         assert runner.post("/api/chat", HELLO).status_code == 200
+
+
+def test_activity_tells_how_many_requests_each_gateway_sent() -> None:
+    gate = threading.Event()
+    with serving(FakeEngine(script=(gate,))) as runner:
+        senders = ("one", "two", "two", "")
+        requests = [
+            threading.Thread(
+                target=runner.http.post,
+                args=("/api/chat",),
+                kwargs={"json": HELLO, "headers": {"corral-gateway": name}},
+            )
+            for name in senders
+        ]
+        for request in requests:
+            request.start()
+
+        def said() -> Activity:
+            return Activity.from_json(runner.http.get("/activity").json())
+
+        def four_active() -> Activity | None:
+            found = said()
+            return found if found.in_flight + found.waiting == 4 else None
+
+        activity = until(four_active)
+        gate.set()
+        for request in requests:
+            request.join(10)
+        until(lambda: not said().busy)
+        assert (activity.by_gateway, activity.in_flight, activity.waiting) == ({"one": 1, "two": 2}, 2, 2)
+        assert said().by_gateway == {}

@@ -12,6 +12,7 @@ from corral_server.runner.answer import JSON, failure
 from corral_server.runner.native import CHAT, GENERATE, NativeApi
 from corral_server.runner.openai import CHAT as OPENAI_CHAT
 from corral_server.runner.openai import OpenAIApi
+from corral_server.runner.origin import Origins
 from corral_server.runner.show import ShowApi
 from corral_server.runner.state import NotServing, RunnerState
 from corral_server.wire import headers
@@ -32,6 +33,7 @@ def create_app(state: RunnerState) -> FastAPI:
     app.add_route("/healthz", activity.health, methods=["GET"])
     app.add_route("/readyz", activity.ready, methods=["GET"])
     app.add_route("/info", activity.info, methods=["GET"])
+    app.add_middleware(Origins)
     app.add_exception_handler(HTTPException, _plain_error)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(ClientDisconnect, _gone)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from corral_core.model import ModelSpec
 from corral_server.runner.generation import Engine
 from corral_server.runner.keepalive import KeepAlive
 from corral_server.runner.options import Options
+from corral_server.runner.origin import origin
 from corral_server.runner.templates import ChatTemplate
 from corral_server.wire.errors import ApiError
 
@@ -57,6 +59,7 @@ class RunnerState:
     progress: float = 0.0
     draining: bool = False
     closing: bool = False
+    _by_gateway: Counter[str] = field(default_factory=Counter)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def serving(self) -> Loaded:
@@ -70,11 +73,15 @@ class RunnerState:
     @contextmanager
     def request(self, keep_alive: float | None) -> Iterator[Loaded]:
         """Counts a request from here to the end of the block. Raises NotServing."""
-        loaded = self.serving()
+        loaded, sender = self.serving(), origin.get()
+        self._by_gateway[sender] += 1
         self._keep(self.keep_alive.begun(keep_alive))
         try:
             yield loaded
         finally:
+            self._by_gateway[sender] -= 1
+            if not self._by_gateway[sender]:
+                del self._by_gateway[sender]
             self._keep(self.keep_alive.ended(time.time()))
 
     def now_loaded(self, loaded: Loaded) -> None:
@@ -112,6 +119,7 @@ class RunnerState:
             vram_bytes=engine.vram_bytes if engine else 0,
             context_length=engine.context_length if engine else 0,
             progress=round(self.progress, 3),
+            by_gateway={sender: count for sender, count in self._by_gateway.items() if sender},
         )
 
     async def watch(self) -> AsyncIterator[Activity]:

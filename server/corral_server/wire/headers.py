@@ -3,5 +3,8 @@
 RETRY = b"corral-retry"
 """A runner that did not begin a request answers 503 with this header: the gateway may send the request elsewhere."""
 
+GATEWAY = b"corral-gateway"
+"""Which gateway sends the request: the runner's activity says how many are active for each."""
+
 QUEUED = b"corral-queued-ns"
 """How long the gateway held the request, in nanoseconds: Ollama's load_duration and total_duration include it."""
