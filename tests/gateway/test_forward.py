@@ -143,12 +143,37 @@ def test_a_reset_before_any_answer_is_tried_again() -> None:
     run(scenario())
 
 
-def test_a_runner_that_cannot_be_reached_is_given_up_after_five_tries() -> None:
+def test_a_runner_that_resets_every_connection_is_given_up_after_five_tries() -> None:
+    async def scenario() -> None:
+        async with gateway_over(reset_at_once) as (up, gateway):
+            answer = await gateway.chat()
+        assert (answer.status_code, answer.json()) == (500, {"error": RUNNER_STOPPED})
+        assert len(up.calls) == 5
+
+    run(scenario())
+
+
+def test_a_request_waits_for_a_runner_that_cannot_be_reached_yet() -> None:
+    async def scenario() -> None:
+        async with fake_upstream() as gone:
+            pass
+        directory = MemoryDirectory.of(entry("tiny", gone.port))
+        async with running_gateway(directory) as gateway, asyncio.TaskGroup() as group:
+            asked = group.create_task(gateway.chat())
+            await auntil(lambda: directory.demands and directory.demands[-1][1] == 1)
+            async with fake_upstream() as up:
+                directory.put(entry("tiny", up.port))
+                assert (await asked).status_code == 200
+
+    run(scenario())
+
+
+def test_a_runner_that_cannot_be_reached_is_given_up_after_a_while() -> None:
     async def scenario() -> None:
         async with fake_upstream() as up:
             port = up.port
         directory = MemoryDirectory.of(entry("tiny", port))
-        async with running_gateway(directory) as gateway:
+        async with running_gateway(directory, connect_patience=0.5) as gateway:
             answer = await gateway.chat()
         assert (answer.status_code, answer.json()) == (500, {"error": RUNNER_STOPPED})
         assert directory.demands[-1] == ("default/tiny", 0, None)

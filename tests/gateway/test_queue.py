@@ -115,3 +115,49 @@ def test_those_who_wait_are_told_why_they_are_refused() -> None:
     queue.refuse("a", error)
     queue.close(ticket)
     assert (ticket.refused, told, queue.waiting, queue.keys()) == (error, [ticket], 0, ())
+
+
+def failed(queue: Queue, ticket: Ticket) -> None:
+    """What is done with a request whose runner could not be reached; the runner's rest is over at once."""
+    place = ticket.place
+    assert place is not None
+    place.resting, place.failures = True, place.failures + 1
+    queue.back(ticket)
+    queue.wake(ticket.key, place)
+
+
+def test_an_endpoint_that_failed_is_tried_by_one_request_until_it_answers() -> None:
+    queue = Queue(9)
+    served = endpoints(one=3)
+    first, second, third = (queue.enter("a", served, since=number) for number in range(3))
+    for ticket in (second, third, first):
+        failed(queue, ticket)
+    granted = [ticket for ticket in (first, second, third) if ticket.place]
+    assert len(granted) == 1
+    assert queue.well(granted[0])
+    assert all(ticket.place for ticket in (first, second, third))
+    assert not queue.well(first)
+
+
+def test_the_next_request_tries_an_endpoint_that_failed_when_the_first_has_left() -> None:
+    queue = Queue(9)
+    served = endpoints(one=3)
+    first, second = (queue.enter("a", served, since=number) for number in range(2))
+    failed(queue, second)
+    failed(queue, first)
+    trying, waiting = (first, second) if first.place else (second, first)
+    assert waiting.place is None
+    queue.close(trying)
+    assert waiting.place is not None
+
+
+def test_an_endpoint_that_failed_comes_after_all_others() -> None:
+    queue = Queue(9)
+    served = endpoints(gone=4, well=1)
+    first = queue.enter("a", served, since=0)
+    failed(queue, first)
+    assert first.place is not None
+    assert first.place.endpoint.id == "well"
+    second = queue.enter("a", served, since=1)
+    assert second.place is not None
+    assert second.place.endpoint.id == "gone"

@@ -44,7 +44,9 @@ class Gateway:
         self._checks_host = is_loopback(config.host)
         self.dispatcher = Dispatcher(directory, limit=config.max_queue)
         self._pool = Pool(connect_timeout=config.connect_timeout)
-        self._forwarder = Forwarder(self.dispatcher, self._pool, tries=config.connect_tries)
+        self._forwarder = Forwarder(
+            self.dispatcher, self._pool, tries=config.connect_tries, patience=config.connect_patience
+        )
         self._routes = Routes(self._table())
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ OLLAMA_VERSION = "0.32.1"
 class GatewayConfig:
     """``port`` 0 lets the system choose. Sizes are bytes, times seconds.
 
+    A request is sent again at most ``connect_tries`` times when its connection was reset before the runner began it,
+    and for ``connect_patience`` when no connection can be made to a runner that is listed as ready.
     ``origins`` are OLLAMA_ORIGINS' entries; Ollama's defaults are added where they are used.
     """
 
@@ -36,6 +38,7 @@ class GatewayConfig:
     depth_limit: int = 512
     connect_timeout: float = 5.0
     connect_tries: int = 5
+    connect_patience: float = 180.0
     drain_timeout: float = 600.0
 
     @classmethod
@@ -51,6 +54,7 @@ class GatewayConfig:
             body_limit=int_setting(environ, "CORRAL_BODY_LIMIT", default=64 * MIB, minimum=1024),
             depth_limit=int_setting(environ, "CORRAL_BODY_DEPTH", default=512, minimum=16, maximum=800),
             connect_timeout=duration_setting(environ, "CORRAL_CONNECT_TIMEOUT", default=5.0, minimum=0.1),
+            connect_patience=duration_setting(environ, "CORRAL_CONNECT_PATIENCE", default=180.0),
             drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=600.0),
         )
 

@@ -18,7 +18,7 @@ from corral_server.gateway.messages import Answer, Request, error_answer, send_a
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
-from corral_server.gateway.upstream import Connection, NotBegun, Pool, UpstreamError
+from corral_server.gateway.upstream import Connection, NotBegun, Pool, Unreachable, UpstreamError
 from corral_server.wire import headers
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError
 
@@ -30,10 +30,15 @@ Resume = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 class Forwarder:
-    def __init__(self, dispatcher: Dispatcher, pool: Pool, *, tries: int) -> None:
+    """``tries`` bounds how often a request is sent that no runner begins, ``patience`` (seconds) how long it waits for
+    one that is listed as ready and cannot be reached.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, *, tries: int, patience: float) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
         self._tries = tries
+        self._patience = patience
 
     async def forward(self, request: Request, entry: Entry, body: bytes) -> None:
         """Answers the request through a runner of this Model.
@@ -86,15 +91,14 @@ class Forwarder:
             self._dispatcher.close(ticket)
 
     async def _run(self, request: Request, ticket: Ticket, message: list[bytes], *, sent: Connection | None) -> None:
-        failures = 0
+        trouble = _Trouble(self._tries, self._patience)
         while True:
             endpoint = await self._dispatcher.place(ticket)
             connection, sent = sent, None
             try:
                 connection = await self._ask(endpoint, _with_wait(message, ticket), connection)
-            except NotBegun:
-                failures += 1
-                if failures >= self._tries:
+            except NotBegun as error:
+                if trouble.enough(error):
                     raise ApiError(500, RUNNER_STOPPED) from None
                 self._dispatcher.back(ticket)
                 continue
@@ -124,6 +128,28 @@ class Forwarder:
             connection.abort()
             raise
         return connection
+
+
+class _Trouble:
+    """Counts a request's failures, of which none was its own.
+
+    A machine that vanished stays listed until the cluster has noticed, most of a minute later; meanwhile requests wait,
+    as they do for a runner that loads. One whose connections are made and then reset is bad for some other reason.
+    """
+
+    def __init__(self, tries: int, patience: float) -> None:
+        self._tries = tries
+        self._patience = patience
+        self._resets = 0
+        self._since: float | None = None
+
+    def enough(self, error: NotBegun) -> bool:
+        if not isinstance(error, Unreachable):
+            self._resets += 1
+            return self._resets >= self._tries
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        return now - self._since >= self._patience
 
 
 def _head_of(request: Request, length: int) -> bytes:

@@ -5,6 +5,8 @@ Everything here is synchronous and does no I/O; the callers wait and connect out
 - Requests of one model get slots in the order of their arrival. One that comes back because its runner did not begin
   it takes its old place, before all that arrived later. No model's line holds up another's.
 - An endpoint never has more requests than slots, except where its slots shrank below what it already had.
+- An endpoint that failed is tried by one request at a time until it answers, and only when no other one is free: the
+  rest of the line does not wait with it for a machine that is gone.
 - While somebody waits in a line, none of its usable endpoints has a free slot.
 - A request is admitted only while fewer than ``limit`` wait in all lines together. One that was admitted is never
   refused for want of room: those that come back may exceed the limit by what was in flight.
@@ -24,9 +26,12 @@ class QueueFull(Exception):
 
 
 class Place:
-    """An endpoint as its line sees it. ``resting``: nothing is sent there for the moment."""
+    """An endpoint as its line sees it. ``resting``: nothing is sent there for the moment.
 
-    __slots__ = ("endpoint", "failures", "in_use", "listed", "resting")
+    ``failures`` counts those since its last answer; while there are any, ``probe`` is the one request that tries it.
+    """
+
+    __slots__ = ("endpoint", "failures", "in_use", "listed", "probe", "resting")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -34,10 +39,26 @@ class Place:
         self.listed = True
         self.resting = False
         self.failures = 0
+        self.probe: Ticket | None = None
 
     @property
     def free(self) -> int:
-        return self.endpoint.slots - self.in_use if self.listed and not self.resting else 0
+        if not self.listed or self.resting:
+            return 0
+        free = self.endpoint.slots - self.in_use
+        return min(free, 0 if self.probe else 1) if self.failures else free
+
+    def take(self, ticket: Ticket) -> None:
+        self.in_use += 1
+        ticket.place = self
+        if self.failures:
+            self.probe = ticket
+
+    def release(self, ticket: Ticket) -> None:
+        self.in_use -= 1
+        ticket.place = None
+        if self.probe is ticket:
+            self.probe = None
 
 
 class Ticket:
@@ -69,12 +90,15 @@ class Line:
         self.seen: Iterable[Endpoint] = ()
 
     def best(self) -> Place | None:
-        """The usable endpoint with most free slots; the first of equals, so that its prompt cache stays warm."""
-        found, most = None, 0
+        """The usable endpoint with most free slots; the first of equals, so that its prompt cache stays warm.
+
+        One that failed comes last.
+        """
+        found, most, failed = None, 0, True
         for place in self.places.values():
             free = place.free
-            if free > most:
-                found, most = place, free
+            if free > 0 and (free > most if (place.failures > 0) == failed else failed):
+                found, most, failed = place, free, place.failures > 0
         return found
 
     def restore(self, ticket: Ticket) -> None:
@@ -142,9 +166,8 @@ class Queue:
         place = None if line is None or line.waiting else line.best()
         if place is None:
             return None
-        place.in_use += 1
         ticket = Ticket(key, next(self._numbers), since=0.0)
-        ticket.place = place
+        place.take(ticket)
         return ticket
 
     def close(self, ticket: Ticket) -> None:
@@ -183,12 +206,21 @@ class Queue:
         for endpoint in endpoints:
             place = line.places.get(endpoint.id) or line.places.setdefault(endpoint.id, Place(endpoint))
             if place.endpoint != endpoint:
-                place.endpoint, place.resting, place.failures = endpoint, False, 0
+                place.endpoint, place.resting, place.failures, place.probe = endpoint, False, 0, None
             place.listed = True
         for gone in [place for place in line.places.values() if not place.listed and not place.in_use]:
             del line.places[gone.endpoint.id]
         self._assign(line)
         self._tidy(key, line)
+
+    def well(self, ticket: Ticket) -> bool:
+        """The ticket's endpoint answers: all of its slots may be used. True when that is news."""
+        place = ticket.place
+        if place is None or not place.failures:
+            return False
+        place.failures, place.probe = 0, None
+        self._assign(self._lines[ticket.key])
+        return True
 
     def wake(self, key: str, place: Place) -> None:
         """The endpoint has rested."""
@@ -215,16 +247,14 @@ class Queue:
                 return
             ticket, _ = line.waiting.popitem(last=False)
             self._stop_waiting(ticket)
-            place.in_use += 1
-            ticket.place = place
+            place.take(ticket)
             _tell(ticket)
 
     def _release(self, line: Line, ticket: Ticket) -> None:
         place = ticket.place
         if place is None:
             return
-        ticket.place = None
-        place.in_use -= 1
+        place.release(ticket)
         if not place.listed and not place.in_use:
             line.places.pop(place.endpoint.id, None)
 

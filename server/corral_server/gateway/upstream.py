@@ -6,19 +6,21 @@ proxy from the environment is ever used. Whether a failed request may be sent ag
 is it known what the runner can have seen:
 
 UpstreamError
-├── NotBegun    the runner cannot have begun the request: connecting failed, or the connection was reset or had
-│               been closed before the request was read
-└── Broken      it may have begun: no retry
+├── NotBegun        the runner cannot have begun the request: the connection was reset or had been closed before the
+│   │               request was read, or nothing of it has ever arrived
+│   └── Unreachable connecting failed, so not even the connection was there
+└── Broken          it may have begun: no retry
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterable
 from typing import cast
 
 import httptools
+
+from corral_server.gateway.sockets import acknowledged, notice_loss
 
 HIGH_WATER = 64 * 1024
 HEAD_LIMIT = 256 * 1024
@@ -26,8 +28,6 @@ HEAD_LIMIT = 256 * 1024
 STALE = 0.1
 """Seconds. A reused connection that ends this soon after the request was sent had been closed by then: the runner's
 close and the request crossed on the way."""
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-"""A machine that vanished without a word is noticed within 30 s, while a model may think as long as it likes."""
 
 
 class UpstreamError(Exception):
@@ -35,6 +35,10 @@ class UpstreamError(Exception):
 
 
 class NotBegun(UpstreamError):
+    pass
+
+
+class Unreachable(NotBegun):
     pass
 
 
@@ -70,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._paused = False
         self._sent_at = 0.0
+        self._sent = self._sent_before = 0
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.listener: Callable[[], None] | None = None
@@ -85,7 +90,10 @@ class Connection(asyncio.Protocol):
         self._busy = True
         self.uses += 1
         self._sent_at = self.loop.time()
-        self._transport.writelines(data)
+        pieces = list(data)
+        self._sent_before = self._sent
+        self._sent += sum(map(len, pieces))
+        self._transport.writelines(pieces)
 
     async def head(self) -> None:
         """Waits for the response's head and its first bytes or end. Raises UpstreamError."""
@@ -134,10 +142,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        notice_loss(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:
@@ -169,7 +174,7 @@ class Connection(asyncio.Protocol):
                 self._wake()
             else:
                 self._fail(Broken("the connection to the runner broke off"))
-        elif not self._head_size and (isinstance(exc, ConnectionError) or self._was_stale()):
+        elif not self._head_size and (isinstance(exc, ConnectionError) or self._was_stale() or self._never_arrived()):
             self._fail(NotBegun("the runner closed the connection before it read the request"))
         else:
             self._fail(Broken("the runner closed the connection without an answer"))
@@ -210,6 +215,12 @@ class Connection(asyncio.Protocol):
 
     def _was_stale(self) -> bool:
         return self.uses > 1 and self.loop.time() - self._sent_at < STALE
+
+    def _never_arrived(self) -> bool:
+        """Whether the runner's machine has acknowledged nothing of the request: it was gone before."""
+        assert self._transport is not None
+        acked = acknowledged(self._transport.get_extra_info("socket"))
+        return acked is not None and acked <= self._sent_before
 
     def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
@@ -252,7 +263,7 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def get(self, host: str, port: int) -> Connection:
-        """An idle connection or a new one. Raises NotBegun."""
+        """An idle connection or a new one. Raises Unreachable."""
         return self.take(host, port) or await self.connect(host, port)
 
     def take(self, host: str, port: int) -> Connection | None:
@@ -288,13 +299,13 @@ class Pool:
         self._idle.clear()
 
     async def connect(self, host: str, port: int) -> Connection:
-        """A new connection. Raises NotBegun."""
+        """A new connection. Raises Unreachable."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
                 _, connection = await loop.create_connection(Connection, host, port)
         except OSError as error:
-            raise NotBegun(f"cannot connect to the runner at {host}:{port}: {error}") from error
+            raise Unreachable(f"cannot connect to the runner at {host}:{port}: {error}") from error
         return connection
 
     def _sweep(self) -> None:

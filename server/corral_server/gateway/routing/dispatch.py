@@ -1,7 +1,8 @@
 """Brings the queue, the directory and the clock together: who gets which runner, and when to try again.
 
 A runner that could not be reached, or that says it is loading or draining, rests for a moment that doubles with each
-failure; its requests wait at their old places. A change of the endpoint ends the rest at once.
+failure; its requests wait at their old places, and after the rest one of them tries it. A change of the endpoint ends
+the rest at once.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ class Dispatcher:
 
     def answered(self, ticket: Ticket) -> None:
         """The runner began to answer: it is well."""
-        if ticket.place is not None:
-            ticket.place.failures = 0
+        if self._queue.well(ticket) and ticket.key in self._statements:
+            self._statements.note(ticket.key)
 
     def back(self, ticket: Ticket) -> None:
         """The runner did not begin the request: it waits again, first in its line, and the runner rests."""
