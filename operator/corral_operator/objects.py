@@ -6,6 +6,7 @@ an older one, whichever of list, watch and answer to a write came last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -50,19 +51,6 @@ class ModelObject:
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentObject:
-    """``replicas`` is what is asked for."""
-
-    meta: Meta
-    replicas: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceObject:
-    meta: Meta
-
-
-@dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a pod does not run: a CamelCase ``reason``, a ``message`` for people, and the Model's ``phase`` by it.
 
@@ -72,6 +60,20 @@ class Trouble:
     reason: str
     message: str
     phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentObject:
+    """``replicas`` is what is asked for; ``trouble`` says why the API server refuses to have its pods."""
+
+    meta: Meta
+    replicas: int
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceObject:
+    meta: Meta
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def parse_model_object(raw: Json) -> ModelObject:
 
 
 def parse_deployment(raw: Json) -> DeploymentObject:
-    return DeploymentObject(meta=_meta(raw), replicas=integer(raw, "spec", "replicas"))
+    return DeploymentObject(meta=_meta(raw), replicas=integer(raw, "spec", "replicas"), trouble=_refusal(raw))
 
 
 def parse_service(raw: Json) -> ServiceObject:
@@ -155,6 +157,25 @@ def _owner(raw: Json) -> str:
 
 def _time(raw: Json, *path: str) -> float | None:
     return parse_timestamp(text(raw, *path))
+
+
+_NO_CLASS = re.compile(r'RuntimeClass "([^"]*)" not found')
+
+
+def _refusal(raw: Json) -> Trouble | None:
+    """Of a Deployment whose pods the API server does not let be made. Controllers go on trying, so it may heal."""
+    conditions = {text(item, "type"): item for item in objects(raw, "status", "conditions")}
+    failure = conditions.get("ReplicaFailure", {})
+    if text(failure, "status") != "True":
+        return None
+    message = text(failure, "message")
+    if found := _NO_CLASS.search(message):
+        advice = f'the cluster has no RuntimeClass "{found[1]}", by which containers get at its GPUs: install the GPU'
+        return Trouble("RuntimeClassMissing", f"{advice} vendor's operator, or set spec.runtimeClassName", "Failed")
+    phase: Phase = "Failed" if " is forbidden: " in message else "Loading"
+    if "exceeded quota" in message:
+        phase = "WaitingForCapacity"
+    return Trouble("PodRefused", f"the runner's pod cannot be made: {message}", phase)
 
 
 _HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"})

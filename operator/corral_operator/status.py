@@ -38,7 +38,7 @@ EXPIRY_EVERY = 60.0
 class View:
     """All that the status of one Model depends on. ``decision`` is None for a Model that is not valid.
 
-    ``pods`` are those that have not ended, the newest last.
+    ``pods`` are those that have not ended, the newest last. ``refusal`` says why none can be made.
     """
 
     item: ModelObject
@@ -47,6 +47,7 @@ class View:
     pods: Sequence[PodObject] = ()
     info: RunnerInfo | None = None
     expires_at: float | None = None
+    refusal: Trouble | None = None
 
     @property
     def staying(self) -> list[PodObject]:
@@ -60,7 +61,9 @@ class View:
     def trouble(self) -> Trouble | None:
         """What keeps the Model from serving: the newest runner's trouble, when no runner is without."""
         troubles = [pod.trouble for pod in self.staying]
-        return troubles[-1] if troubles and all(troubles) else None
+        if not troubles:
+            return self.refusal
+        return troubles[-1] if all(troubles) else None
 
 
 @dataclass(frozen=True, slots=True)

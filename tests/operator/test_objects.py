@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corral_operator.objects import Phase, Trouble, parse_model_object, parse_pod
+from corral_operator.objects import Phase, Trouble, parse_deployment, parse_model_object, parse_pod
 from tests.operator import samples
 
 
@@ -64,3 +64,25 @@ def test_a_pod_that_no_node_has_room_for_waits_for_capacity() -> None:
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient nvidia.com/gpu"}
     ]
     assert parse_pod(raw).trouble == Trouble("Unschedulable", "Insufficient nvidia.com/gpu", "WaitingForCapacity")
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "phase"),
+    [
+        ('pods "m-" is forbidden: pod rejected: RuntimeClass "nvidia" not found', "RuntimeClassMissing", "Failed"),
+        ('pods "m-" is forbidden: violates PodSecurity "restricted:latest"', "PodRefused", "Failed"),
+        ('pods "m-" is forbidden: exceeded quota: small', "PodRefused", "WaitingForCapacity"),
+        ("Internal error occurred: failed calling webhook", "PodRefused", "Loading"),
+    ],
+)
+def test_a_deployment_whose_pods_are_refused_says_why(message: str, reason: str, phase: Phase) -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    trouble = parse_deployment(samples.deployment() | {"status": {"conditions": [failure]}}).trouble
+    assert trouble is not None
+    assert (trouble.reason, trouble.phase) == (reason, phase)
+    assert 'RuntimeClass "nvidia"' in trouble.message or message in trouble.message
+
+
+def test_a_deployment_whose_pods_are_made_is_no_trouble() -> None:
+    failure = {"type": "ReplicaFailure", "status": "False", "message": "once"}
+    assert parse_deployment(samples.deployment() | {"status": {"conditions": [failure]}}).trouble is None

@@ -124,3 +124,11 @@ def test_replicas_count_the_pods_that_stay() -> None:
 def test_the_gateways_demand_is_not_ours_to_differ_in() -> None:
     status = status_of(view(IDLE), NOW)
     assert difference({**status, "demand": [{"gateway": "g1"}]}, status) == set()
+
+
+def test_a_model_whose_pods_are_refused_says_so_until_there_is_one() -> None:
+    refused = dataclasses.replace(view(RUN), refusal=Trouble("PodRefused", "no PriorityClass fast", "Failed"))
+    status = status_of(refused, NOW)
+    assert status["phase"] == "Failed"
+    assert "no PriorityClass fast" in [condition["message"] for condition in objects(status, "conditions")]
+    assert status_of(dataclasses.replace(refused, pods=[pod()]), NOW)["phase"] == "Ready"
