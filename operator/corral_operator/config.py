@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 
 from corral_core.activity import FOREVER
 from corral_core.durations import keep_alive_from_env
+from corral_core.errors import InvalidSetting
+from corral_core.jsonfields import Json
 from corral_core.settings import choice_setting, duration_setting, int_setting, list_setting, text_setting
 from corral_core.snapshot import Policy
 
@@ -30,11 +33,16 @@ RUNNER_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class RunnerDefaults:
-    """What runner pods get when their Model says nothing else. ``drain`` is in seconds."""
+    """What runner pods get when their Model says nothing else. ``drain`` is in seconds.
+
+    ``env`` are further variables of the container, as the Kubernetes API writes them.
+    """
 
     image: str = "corral/runner:dev"
     drain: float = 60.0
     settings: Mapping[str, str] = field(default_factory=dict)
+    priority_class: str = ""
+    env: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,21 @@ def _runner(environ: Mapping[str, str]) -> RunnerDefaults:
         image=text_setting(environ, "CORRAL_RUNNER_IMAGE", default="corral/runner:dev"),
         drain=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=60.0),
         settings={name: environ[name] for name in RUNNER_SETTINGS if environ.get(name)},
+        priority_class=text_setting(environ, "CORRAL_RUNNER_PRIORITY_CLASS"),
+        env=_variables(environ.get("CORRAL_RUNNER_ENV", "")),
     )
+
+
+def _variables(said: str) -> tuple[Json, ...]:
+    try:
+        found = json.loads(said or "[]")
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(item, dict) and item.get("name") for item in found):
+        raise InvalidSetting(
+            f'CORRAL_RUNNER_ENV={said!r} is not allowed: it must be like [{{"name": "A", "value": "b"}}]'
+        )
+    return tuple(found)
 
 
 def _lease(environ: Mapping[str, str]) -> LeaseConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from corral_core.activity import FOREVER
@@ -40,3 +42,11 @@ def test_a_bad_value_is_refused_with_the_variables_name() -> None:
 def test_every_process_is_told_apart_by_default() -> None:
     assert from_environment({}).lease.identity
     assert from_environment({"CORRAL_OPERATOR_ID": "one"}).lease.identity == "one"
+
+
+def test_variables_for_every_runner_are_a_json_list() -> None:
+    one = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+    assert from_environment({"CORRAL_RUNNER_ENV": json.dumps([one])}).runner.env == (one,)
+    for wrong in ("{}", "[1]", '[{"value": "x"}]', "A=b"):
+        with pytest.raises(InvalidSetting, match="CORRAL_RUNNER_ENV"):
+            from_environment({"CORRAL_RUNNER_ENV": wrong})
