@@ -49,7 +49,8 @@ class Actor:
 
     async def _ensure_deployment(self, model: Model, replicas: int) -> None:
         memo = f"deployment {model.key}"
-        wanted = manifests.deployment(model, replicas, defaults=self._defaults)
+        cramped = self._store.cramped(model.key)
+        wanted = manifests.deployment(model, replicas, defaults=self._defaults, cramped=cramped)
         name = manifests.owned_name(model.name)
         there = self._store.deployments.get(f"{model.namespace}/{name}")
         digest = _digest(wanted)

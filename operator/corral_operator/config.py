@@ -33,13 +33,16 @@ RUNNER_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class RunnerDefaults:
-    """What runner pods get when their Model says nothing else. ``drain`` is in seconds.
+    """What runner pods get when their Model says nothing else.
+
+    ``drain`` and ``lost_node``, after which a pod is replaced whose node has been lost, are in seconds.
 
     ``env`` are further variables of the container, as the Kubernetes API writes them.
     """
 
     image: str = "corral/runner:dev"
     drain: float = 60.0
+    lost_node: float = 10.0
     settings: Mapping[str, str] = field(default_factory=dict)
     priority_class: str = ""
     env: tuple[Json, ...] = ()
@@ -102,6 +105,7 @@ def _runner(environ: Mapping[str, str]) -> RunnerDefaults:
     return RunnerDefaults(
         image=text_setting(environ, "CORRAL_RUNNER_IMAGE", default="corral/runner:dev"),
         drain=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=60.0),
+        lost_node=duration_setting(environ, "CORRAL_LOST_NODE_TIMEOUT", default=10.0),
         settings={name: environ[name] for name in RUNNER_SETTINGS if environ.get(name)},
         priority_class=text_setting(environ, "CORRAL_RUNNER_PRIORITY_CLASS"),
         env=_variables(environ.get("CORRAL_RUNNER_ENV", "")),

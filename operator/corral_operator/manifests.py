@@ -24,7 +24,10 @@ def selector(model: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": "corral-runner", MODEL_LABEL: model}
 
 
-def deployment(model: Model, replicas: int, *, facts: ModelFacts | None = None, defaults: RunnerDefaults) -> Json:
+def deployment(
+    model: Model, replicas: int, *, facts: ModelFacts | None = None, defaults: RunnerDefaults, cramped: bool = False
+) -> Json:
+    """``cramped``: there is no room for a new runner beside the old one."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -33,7 +36,7 @@ def deployment(model: Model, replicas: int, *, facts: ModelFacts | None = None, 
             "replicas": replicas,
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": selector(model.name)},
-            "strategy": _strategy(model),
+            "strategy": _strategy(model, cramped=cramped),
             "template": {
                 "metadata": {
                     "labels": {**model.spec.pod.labels, **_labels(model)},
@@ -78,11 +81,13 @@ def _labels(model: Model) -> dict[str, str]:
     }
 
 
-def _strategy(model: Model) -> dict[str, object]:
+def _strategy(model: Model, *, cramped: bool) -> dict[str, object]:
     """An edited Model loses no request either way: runners drain, and requests wait at the gateway meanwhile.
 
-    On GPUs the old runner goes first, since the new one may find no other GPU; otherwise the new one comes first.
+    On GPUs the old runner goes first, since the new one may find no other GPU; otherwise the new one comes first, and
+    only where it finds no room the old one makes it.
     """
     if model.spec.gpu.count > 0:
         return {"type": "Recreate"}
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    surge = 0 if cramped else 1
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1 - surge, "maxSurge": surge}}

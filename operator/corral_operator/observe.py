@@ -113,6 +113,12 @@ class Store:
             self._claims = dict(claims([model for model in map(_valid, self.models.all()) if model is not None]))
         return self._claims.get(model)
 
+    def cramped(self, model: str) -> bool:
+        """Whether a runner of the Model finds no room while another one, which it may be to replace, has a node."""
+        staying = [pod for pod in self.pods.of_model(model) if not pod.meta.deleted and not pod.finished]
+        refused = [pod for pod in staying if not pod.scheduled and pod.trouble is not None]
+        return bool(refused) and any(pod.scheduled for pod in staying)
+
     def snapshot(self, policy: Policy, now: float, draining: Callable[[str], bool]) -> Snapshot:
         """The planner's view. ``draining`` tells which Models the last plan let drain."""
         valid = [model for model in map(_valid, self.models.all()) if model is not None]

@@ -28,10 +28,10 @@ def pod_spec(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults
     optional: dict[str, object] = {
         "runtimeClassName": spec.runtime_class_name or _default_runtime_class(model),
         "nodeSelector": dict(spec.pod.node_selector),
-        "tolerations": list(spec.pod.tolerations),
+        "tolerations": [*spec.pod.tolerations, *_lost_node_tolerations(model, defaults.lost_node)],
         "affinity": spec.pod.affinity,
         "imagePullSecrets": list(spec.pod.image_pull_secrets),
-        "priorityClassName": spec.pod.priority_class_name,
+        "priorityClassName": spec.pod.priority_class_name or defaults.priority_class,
     }
     return {
         "automountServiceAccountToken": False,
@@ -43,6 +43,18 @@ def pod_spec(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults
         "volumes": [{"name": "tmp", "emptyDir": {}}, *_claims(model)],
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def _lost_node_tolerations(model: Model, seconds: float) -> list[Json]:
+    """How long the pod stays where its node has been lost, unless the Model says so itself.
+
+    Kubernetes would wait five minutes. It has waited for most of a minute already, nobody is routed there, and a runner
+    keeps nothing that another one lacks.
+    """
+    theirs = {toleration.get("key") for toleration in model.spec.pod.tolerations}
+    wanted = [key for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable") if key not in theirs]
+    common = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": math.ceil(seconds)}
+    return [{"key": key, **common} for key in wanted]
 
 
 def _default_runtime_class(model: Model) -> str | None:
@@ -82,9 +94,9 @@ def _environment(model: Model, defaults: RunnerDefaults) -> list[Json]:
         "CORRAL_DRAIN_TIMEOUT": f"{defaults.drain:f}s",
         **defaults.settings,
     }
-    theirs = {str(item.get("name")) for item in model.spec.pod.env}
+    theirs = {str(item.get("name")): item for item in (*defaults.env, *model.spec.pod.env)}
     kept = [{"name": name, "value": _literal(value)} for name, value in ours.items() if name not in theirs]
-    return [*kept, *model.spec.pod.env]
+    return [*kept, *theirs.values()]
 
 
 def _literal(value: str) -> str:

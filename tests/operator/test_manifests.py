@@ -133,3 +133,33 @@ def test_the_service_selects_the_runner_pods_by_the_named_port() -> None:
     service = manifests.service(model())
     assert dig(service, "spec", "selector") == dig(built(model()), "spec", "selector", "matchLabels")
     assert objects(dig(service, "spec"), "ports")[0]["targetPort"] == "http"
+
+
+def test_the_installations_variables_and_priority_hold_unless_the_model_says_otherwise() -> None:
+    env = ({"name": "A", "value": "ours"}, {"name": "B", "value": "ours"})
+    defaults = RunnerDefaults(priority_class="batch", env=env)
+    plain = built(model(), defaults=defaults)
+    assert pod(plain)["priorityClassName"] == "batch"
+    own = built(model(pod={"priorityClassName": "mine", "env": [{"name": "B", "value": "own"}]}), defaults=defaults)
+    assert pod(own)["priorityClassName"] == "mine"
+    assert [(environment(made)["A"], environment(made)["B"]) for made in (plain, own)] == [
+        ("ours", "ours"),
+        ("ours", "own"),
+    ]
+
+
+def test_a_runner_leaves_a_lost_node_soon_unless_its_model_tolerates_that_itself() -> None:
+    defaults = RunnerDefaults(lost_node=9.5)
+    lost = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    found = {item["key"]: item for item in objects(pod(built(model(), defaults=defaults)), "tolerations")}
+    assert {key: (item["effect"], item["tolerationSeconds"]) for key, item in found.items()} == dict.fromkeys(
+        lost, ("NoExecute", 10)
+    )
+    patient = {"key": lost[1], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 900}
+    kept = objects(pod(built(model(pod={"tolerations": [patient]}), defaults=defaults)), "tolerations")
+    assert [(item["key"], item["tolerationSeconds"]) for item in kept] == [(lost[1], 900), (lost[0], 10)]
+
+
+def test_where_there_is_no_room_for_both_the_old_runner_goes_first() -> None:
+    manifest = manifests.deployment(model(), 1, defaults=RunnerDefaults(), cramped=True)
+    assert dig(manifest, "spec", "strategy", "rollingUpdate") == {"maxUnavailable": 1, "maxSurge": 0}

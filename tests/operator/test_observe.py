@@ -120,3 +120,27 @@ def _meta(raw: dict[str, object]) -> dict[str, object]:
     found = raw["metadata"]
     assert isinstance(found, dict)
     return found
+
+
+def unplaced(name: str, *, version: int = 10) -> dict[str, object]:
+    """A pod that no node has room for."""
+    raw = samples.pod(name=name, ready=False, version=version)
+    raw["spec"] = {}
+    refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient memory"}
+    raw["status"] = {"phase": "Pending", "conditions": [refused]}
+    return raw
+
+
+def test_a_model_is_cramped_while_its_new_runner_finds_no_room_beside_the_old_one() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    store.heard_pod(unplaced("tiny-1"), kind="ADDED")
+    assert not store.cramped("lab/tiny")
+    store.heard_pod(samples.pod(), kind="ADDED")
+    assert store.cramped("lab/tiny")
+    leaving = samples.pod(version=11)
+    metadata = leaving["metadata"]
+    assert isinstance(metadata, dict)
+    metadata["deletionTimestamp"] = samples.CREATED
+    store.heard_pod(leaving, kind="MODIFIED")
+    assert not store.cramped("lab/tiny")
