@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from corral_server.runner.embedding import normalized
 from corral_server.runner.generation import Finish, InvalidGrammar, InvalidPrompt, Piece, PromptTooLong, Task
 from corral_server.runner.window import TOO_LONG
 from tests.support.waiting import auntil
@@ -33,6 +35,7 @@ class FakeEngine:
     bos_text: str = "<s>"
     eos_text: str = "</s>"
     tasks: list[Task] = field(default_factory=list)
+    embedded: list[tuple[int, ...]] = field(default_factory=list)
     running: int = 0
     closed: bool = False
 
@@ -68,6 +71,22 @@ class FakeEngine:
             yield self._finish(task)
         finally:
             self.running -= 1
+
+    async def embed(self, inputs: Sequence[Sequence[int]]) -> list[array[float]]:
+        """Of four dimensions: how many tokens, the first, the last, 1; scripted as a generation is, but for texts."""
+        self.embedded.extend(tuple(tokens) for tokens in inputs)
+        if any(not tokens for tokens in inputs):
+            raise InvalidPrompt("the input has no tokens")
+        self.running += 1
+        try:
+            for step in self.script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, threading.Event):
+                    await _happens(step)
+        finally:
+            self.running -= 1
+        return [normalized(array("f", (len(tokens), tokens[0], tokens[-1], 1))) for tokens in inputs]
 
     def close(self) -> None:
         self.closed = True

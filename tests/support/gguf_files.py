@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 
@@ -24,11 +24,12 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class FakeTensor:
-    """A tensor of zeros; ``kind`` is a ggml type (0 F32, 1 F16, 2 Q4_0, 3 Q4_1, 8 Q8_0)."""
+    """A tensor, of zeros without ``data``; ``kind`` is a ggml type (0 F32, 1 F16, 2 Q4_0, 3 Q4_1, 8 Q8_0)."""
 
     name: str
     shape: tuple[int, ...]
     kind: int = 0
+    data: bytes | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -67,15 +68,17 @@ def gguf_bytes(
 ) -> bytes:
     """A whole file; ``values`` replaces LLAMA, and without ``data`` the file ends after its header."""
     values = LLAMA if values is None else values
-    infos, offset = b"", 0
+    infos, offset, contents = b"", 0, list[bytes]()
     for tensor in tensors:
         infos += text(tensor.name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
         infos += struct.pack("<IQ", tensor.kind, offset)
-        offset += -(-tensor.size // alignment) * alignment
+        padded = -(-tensor.size // alignment) * alignment
+        contents.append((tensor.data or b"").ljust(padded, b"\0"))
+        offset += padded
     head = struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(values))
     header = head + b"".join(text(key) + _typed(value) for key, value in values.items()) + infos
     padding = bytes(-len(header) % alignment)
-    return header + padding + bytes(offset) if data else header
+    return b"".join((header, padding, *contents)) if data else header
 
 
 def text(value: str) -> bytes:

@@ -11,21 +11,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corral_server.runner.batching import Stepper
+from corral_server.runner.contexts import DEFAULTS, context_length, embedding_context, make_context
+from corral_server.runner.contexts import EngineOptions as EngineOptions
+from corral_server.runner.embedding import Embedder, EmbeddingOptions, Job, Vector
 from corral_server.runner.generation import EngineFailed, Finish, InvalidPrompt, LoadFailed, Piece, PromptTooLong, Task
-from corral_server.runner.llama import ContextOptions, LlamaContext, LlamaModel, initialize
+from corral_server.runner.llama import LlamaContext, LlamaModel, initialize
 from corral_server.runner.sampling import Chooser, chooser
 from corral_server.runner.sequence import Generation, Slot, choose_slot
 from corral_server.runner.stream import Stream, deliver
 from corral_server.runner.text import TextAssembler
-from corral_server.runner.threads import available_cores
 from corral_server.runner.window import TOO_LONG, cut_prompt, kept
 
 if TYPE_CHECKING:
@@ -33,39 +34,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("corral.runner.engine")
 
-DEFAULT_CONTEXT = 4096
-AUTO_SLOTS = (4, 1)
-_CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What a runner may set; 0 means automatic. ``context_length`` is for one slot and is held to the model's own.
-
-    ``unified`` puts the cells of all slots into one buffer. Without it a slot's attention does not pass over the cells
-    of others: measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth faster and a single
-    stream was a quarter faster.
-    """
-
-    context_length: int = 0
-    slots: int = 0
-    threads: int = 0
-    batch: int = 512
-    gpu_layers: int = -1
-    cache_type: str = "f16"
-    flash_attention: bool | None = None
-    unified: bool = False
-
 
 class LlamaEngine:
     """The real ``Engine``."""
 
-    def __init__(self, model: LlamaModel, context: LlamaContext, *, context_length: int, slots: int) -> None:
+    def __init__(
+        self, model: LlamaModel, context: LlamaContext, *, length: int, slots: int, embedder: Embedder
+    ) -> None:
         self._model = model
         self._context = context
-        self._length = context_length
+        self._embedder = embedder
+        self._length = length
         self._slots = [Slot(sequence) for sequence in range(slots)]
-        self._stepper = Stepper(model, context, self._slots, length=context_length)
+        self._stepper = Stepper(model, context, self._slots, length=length)
         self._queue: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -76,7 +57,7 @@ class LlamaEngine:
 
     @classmethod
     def load(
-        cls, path: Path, options: EngineOptions = EngineOptions(), *, progress: Callable[[float], bool] | None = None
+        cls, path: Path, options: EngineOptions = DEFAULTS, *, progress: Callable[[float], bool] | None = None
     ) -> LlamaEngine:
         """Reads the weights; blocks, for seconds or minutes. ``progress`` gets 0 to 1, False aborts.
 
@@ -85,12 +66,19 @@ class LlamaEngine:
         log.info("cpu kernels: %s", initialize())
         model = LlamaModel(path, gpu_layers=options.gpu_layers, progress=progress)
         try:
-            length = _context_length(options.context_length, model.train_context)
-            context, slots = _context(model, options, length)
+            length = context_length(options.context_length, model.train_context)
+            context, slots = make_context(model, options, length)
         except LoadFailed as error:
             model.close()
             raise LoadFailed(f"{path} cannot be loaded: {error}") from None
-        return cls(model, context, context_length=length, slots=slots)
+        embedding = options.embedding or EmbeddingOptions()
+        embedder = Embedder(
+            model,
+            embedding,
+            lambda: context if embedding.only else model.context(embedding_context(options, length)),
+            length=length,
+        )
+        return cls(model, context, length=length, slots=slots, embedder=embedder)
 
     @property
     def context_length(self) -> int:
@@ -103,12 +91,11 @@ class LlamaEngine:
     @property
     def size_bytes(self) -> int:
         """Weights, KV cache, compute and output buffers, as llama.cpp reported when it made them."""
-        return sum(self._model.buffers.values()) + sum(self._context.buffers.values()) or self._model.weights_bytes
+        return sum(size for _, size in self._buffers()) or self._model.weights_bytes
 
     @property
     def vram_bytes(self) -> int:
-        buffers = (*self._model.buffers.items(), *self._context.buffers.items())
-        return sum(size for kind, size in buffers if not kind.startswith("CPU") and "Host" not in kind)
+        return sum(size for kind, size in self._buffers() if not kind.startswith("CPU") and "Host" not in kind)
 
     @property
     def running(self) -> int:
@@ -125,7 +112,7 @@ class LlamaEngine:
         """Seconds since the thread last made progress; 0 while it has nothing to do, infinite when it has ended."""
         if not self._thread.is_alive():
             return float("inf")
-        return time.monotonic() - self._progress if self.running or self._queue else 0.0
+        return time.monotonic() - self._progress if self._has_work() else 0.0
 
     @property
     def bos_text(self) -> str:
@@ -167,6 +154,18 @@ class LlamaEngine:
         finally:
             stream.closed = True
 
+    async def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vector]:
+        """See ``Engine.embed``."""
+        self._embedder.check(inputs)
+        job = Job(inputs, asyncio.get_running_loop().create_future())
+        with self._changed:
+            self._begin_work()
+            self._embedder.add(job)
+        try:
+            return await job.future
+        finally:
+            job.closed = True
+
     def close(self) -> None:
         """Ends the thread within one step, fails what runs or waits, and frees all memory."""
         with self._changed:
@@ -174,7 +173,12 @@ class LlamaEngine:
             self._changed.notify()
         self._thread.join()
         self._context.close()
+        self._embedder.close()
         self._model.close()
+
+    def _buffers(self) -> Iterator[tuple[str, int]]:
+        for part in (self._model, self._context, self._embedder):
+            yield from part.buffers.items()
 
     def _chooser(self, task: Task) -> Chooser:
         return chooser(self._model, task, context_length=self._length)
@@ -190,6 +194,8 @@ class LlamaEngine:
 
     def _fit(self, task: Task) -> tuple[tuple[int, ...], int]:
         """The prompt that is decoded, and how many of its tokens a shift keeps."""
+        if self._embedder.only:
+            raise EngineFailed("the model makes embeddings only")
         if not task.prompt:
             raise InvalidPrompt("the prompt has no tokens")
         if not self._model.knows(task.prompt):
@@ -204,19 +210,30 @@ class LlamaEngine:
 
     def _submit(self, generation: Generation) -> None:
         with self._changed:
-            if self._closing:
+            try:
+                self._begin_work()
+            except EngineFailed:
                 generation.chooser.close()
-                raise EngineFailed("the model is being unloaded")
-            if not self.running and not self._queue:
-                self._progress = time.monotonic()
+                raise
             self._queue.append(generation)
-            self._changed.notify()
+
+    def _begin_work(self) -> None:
+        """Wakes the thread, which waits until the lock is free. Raises EngineFailed while the engine closes."""
+        if self._closing:
+            raise EngineFailed("the model is being unloaded")
+        if not self._has_work():
+            self._progress = time.monotonic()
+        self._changed.notify()
+
+    def _has_work(self) -> bool:
+        return bool(self._queue or self.running or self._embedder.busy)
 
     def _run(self) -> None:
         while self._wait_for_work():
             try:
                 self._admit()
                 deliver(self._stepper.step())
+                self._embedder.step(streaming=bool(self.running))
             except Exception as error:  # the thread must outlive whatever a step does
                 log.exception("a step of the engine failed")
                 self._fail_all(EngineFailed(f"the engine failed: {error}"))
@@ -225,7 +242,7 @@ class LlamaEngine:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not (self._queue or self.running or self._closing):
+            while not (self._has_work() or self._closing):
                 self._changed.wait()
             return not self._closing
 
@@ -261,6 +278,7 @@ class LlamaEngine:
             self._stepper.end(slot)
             slot.cells.clear()
         self._context.clear()
+        self._embedder.fail(error)
         if self._closing:
             while self._queue:
                 generation = self._queue.popleft()
@@ -279,33 +297,3 @@ def _scored(model: LlamaModel, task: Task, *, text: TextAssembler) -> ScoredText
 def _close_unused(building: asyncio.Future[Chooser]) -> None:
     if not building.cancelled() and building.exception() is None:
         building.result().close()
-
-
-def _context_length(wanted: int, trained: int) -> int:
-    """Ollama's rule: what is asked for or 4096, never more than the model was trained for, never less than 4."""
-    return max(4, min(wanted or DEFAULT_CONTEXT, trained or wanted or DEFAULT_CONTEXT))
-
-
-def _context(model: LlamaModel, options: EngineOptions, length: int) -> tuple[LlamaContext, int]:
-    """``parallel: auto`` tries four slots and then one. Raises LoadFailed."""
-    if options.cache_type not in _CACHE_TYPES:
-        raise LoadFailed(f"KV cache type {options.cache_type!r} is not one of {', '.join(_CACHE_TYPES)}")
-    attention = -1 if options.flash_attention is None else int(options.flash_attention)
-    choices = (options.slots,) if options.slots else AUTO_SLOTS
-    for slots in choices:
-        wanted = ContextOptions(
-            length=length,
-            sequences=slots,
-            batch=min(options.batch, length * slots),
-            threads=options.threads or available_cores(),
-            unified=options.unified,
-            flash_attention=attention,
-            cache_type=_CACHE_TYPES[options.cache_type],
-        )
-        try:
-            return model.context(wanted), slots
-        except LoadFailed as error:
-            if slots == choices[-1]:
-                raise
-            log.warning("%d slots do not fit (%s); trying fewer", slots, error)
-    raise AssertionError("there is always a last choice")

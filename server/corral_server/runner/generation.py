@@ -5,6 +5,7 @@ The routes render templates, parse options and shape responses; the engine knows
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -163,6 +164,12 @@ class Engine(Protocol):
 
         Closing it (``contextlib.aclosing``) cancels the generation within one decode step and frees its cells.
         Raises PromptTooLong, InvalidPrompt, InvalidGrammar before the first item and EngineFailed at any time.
+        """
+
+    async def embed(self, inputs: Sequence[Sequence[int]]) -> list[array[float]]:
+        """A vector of 32-bit floats and of length 1 for each input, in their order; a reranker's scores as they are.
+
+        Cancelling it gives the inputs up within one step. Raises PromptTooLong, InvalidPrompt and EngineFailed.
         """
 
     def close(self) -> None:

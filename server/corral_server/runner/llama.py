@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,9 @@ def _load_library() -> ModuleType:
 
 
 C: Any = _load_library()
+
+_RANK = 4
+"""The pooling type of models that score a text in place of embedding it."""
 
 
 _on_log = C.llama_log_callback(llama_log.receive)
@@ -74,7 +78,10 @@ def _loaded_kernels() -> str:
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """``length`` tokens for each of ``sequences``; ``batch`` tokens at most in one decode; cache types are ggml's."""
+    """``length`` tokens for each of ``sequences``; ``batch`` tokens at most in one decode; cache types are ggml's.
+
+    With ``pooling`` (llama.cpp's number, -1 the model's own) it makes embeddings, and all sequences share ``length``.
+    """
 
     length: int
     sequences: int
@@ -83,6 +90,7 @@ class ContextOptions:
     unified: bool = False
     flash_attention: int = -1
     cache_type: int = 1
+    pooling: int | None = None
 
 
 class LlamaModel:
@@ -205,6 +213,9 @@ class LlamaContext:
         params.flash_attn_type = options.flash_attention
         params.type_k = params.type_v = options.cache_type
         params.no_perf = True
+        if options.pooling is not None:
+            params.n_ctx, params.n_outputs_max = options.length, options.batch
+            params.embeddings, params.pooling_type = True, options.pooling
         with llama_log.captured() as lines:
             self._context = C.llama_init_from_model(handle, params)
         if not self._context:
@@ -212,6 +223,8 @@ class LlamaContext:
         self.buffers = llama_log.buffer_sizes(lines)
         self._memory = C.llama_get_memory(self._context)
         self.vocab_size = model.vocab_size
+        self.pooling: int = C.llama_pooling_type(self._context)
+        self._width: int = (C.llama_model_n_cls_out if self.pooling == _RANK else C.llama_model_n_embd_out)(handle)
         self.can_shift: bool = C.llama_memory_can_shift(self._memory)
         self._batch = C.llama_batch_init(options.batch, 0, 1)
         self.capacity = options.batch
@@ -262,6 +275,13 @@ class LlamaContext:
         """The bits of ``vocab_size`` float32 logits as int32, valid until the next decode."""
         address = ctypes.addressof(C.llama_get_logits_ith(self._context, index).contents)
         return memoryview((ctypes.c_float * self.vocab_size).from_address(address)).cast("B").cast("i")
+
+    def pooled(self, sequence: int) -> array[float]:
+        """The embedding of a sequence whose end was in the last batch, as 32-bit floats. Raises EngineFailed."""
+        found = C.llama_get_embeddings_seq(self._context, sequence)
+        if not found:
+            raise EngineFailed("llama.cpp has no embedding for an input")
+        return array("f", found[: self._width])
 
     def close(self) -> None:
         if self._context:
