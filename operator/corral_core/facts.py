@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from corral_core.jsonfields import text
+from corral_core.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +15,8 @@ class ModelFacts:
 
     ``size`` is the weights file in bytes; ``parameter_size`` is Ollama's text (``135M``, ``1.2B``);
     ``quantization_level`` llama.cpp's name of the file type (``Q4_1``); ``info`` the header's scalar keys
-    (arrays are null, the chat template is left out), as /api/show's ``model_info`` has them.
+    (arrays are null, the chat template is left out), as /api/show's ``model_info`` has them. ``shape`` is what a
+    runner's memory follows from; ``source`` and ``sha256`` are those of the Model that they were read for.
     """
 
     size: int
@@ -26,6 +30,9 @@ class ModelFacts:
     capabilities: tuple[str, ...]
     template: str
     info: Mapping[str, object] = field(default_factory=dict)
+    shape: Shape | None = None
+    source: str = ""
+    sha256: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The form kept in ``status.model``."""
@@ -41,12 +48,18 @@ class ModelFacts:
             "capabilities": list(self.capabilities),
             "template": self.template,
             "info": dict(self.info),
+            **({"shape": self.shape.to_json()} if self.shape else {}),
+            **({"source": self.source} if self.source else {}),
+            **({"sha256": self.sha256} if self.sha256 else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ModelFacts:
-        """Raises ValueError when a field is missing or has another type."""
-        info = data.get("info")
+        """Raises ValueError when a field is missing or has another type.
+
+        The shape may be missing: who wrote the facts may be older than it, and what it told otherwise still holds.
+        """
+        info, shape = data.get("info"), data.get("shape")
         return cls(
             size=_integer(data, "size"),
             family=_text(data, "family"),
@@ -59,7 +72,18 @@ class ModelFacts:
             capabilities=_texts(data, "capabilities"),
             template=_text(data, "template"),
             info=dict(info) if isinstance(info, Mapping) else {},
+            shape=Shape.from_json(shape) if isinstance(shape, Mapping) else None,
+            source=text(data, "source"),
+            sha256=text(data, "sha256"),
         )
+
+    def about(self, source: str, sha256: str | None) -> ModelFacts:
+        """The same facts, as those of a Model with this source."""
+        return replace(self, source=source, sha256=sha256 or "")
+
+    def are_of(self, source: str, sha256: str | None) -> bool:
+        """Whether they are complete, and were read for a Model with this source."""
+        return self.shape is not None and (self.source, self.sha256) == (source, sha256 or "")
 
 
 def _integer(data: Mapping[str, object], key: str) -> int:

@@ -14,6 +14,7 @@ from corral_core.errors import GGUFError
 from corral_core.facts import ModelFacts
 from corral_core.ggml_types import FILE_TYPES
 from corral_core.gguf import Array, Header, Scalar, read_header
+from corral_core.shape import shape_of
 
 MAX_TEMPLATE = 256 << 10
 """Characters of a chat template; the longest known are below 20,000."""
@@ -60,6 +61,7 @@ def facts_of(header: Header, size: int) -> ModelFacts:
         capabilities=_capabilities(header, architecture, template),
         template=template,
         info=_info(header),
+        shape=shape_of(header),
     )
 
 

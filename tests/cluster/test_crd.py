@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from corral_core.facts import ModelFacts
 from corral_core.jsonfields import mapping, objects
 from corral_core.resource import parse_model
+from corral_core.shape import Shape
 from tests.cluster.api import APPLY, ApiError, Object, at
 from tests.cluster.cluster import Cluster
 from tests.core.bad_models import BAD
@@ -136,6 +138,7 @@ def test_the_facts_of_a_model_are_kept_whole(cluster: Cluster, namespace: str) -
     _create(cluster, namespace)
     header = {"general.architecture": "llama", "tokenizer.ggml.tokens": None, "llama.rope.freq_base": 1e5}
     facts = ModelFacts(1, "llama", ("llama",), "1B", 10**12, "Q4_0", 1, 1, ("completion",), "{{ a }}", header)
+    facts = dataclasses.replace(facts, shape=Shape(10**12, layers=32, keys=4096), source="file:///a", sha256="0" * 64)
     path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny/status"
     body = {
         "apiVersion": "corral.dev/v1alpha1",

@@ -15,6 +15,7 @@ from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, PLURAL, ModelSpe
 from corral_core.names import PATTERN
 from corral_core.parameters import Parameters
 from corral_core.pod import EnvVar, Pod, Resources, SecretReference, Toleration
+from corral_core.shape import Shape
 from tests.core.model_cases import EVERYTHING
 
 Schema = Mapping[str, object]
@@ -113,8 +114,12 @@ def test_names_have_the_parsers_grammar() -> None:
 
 
 def test_the_facts_of_the_status_are_the_runners() -> None:
-    facts = ModelFacts(1, "a", ("a",), "1B", 1, "Q4_0", 1, 1, ("completion",), "t", {"x": 1})
+    shape = Shape(1)
+    facts = ModelFacts(
+        1, "a", ("a",), "1B", 1, "Q4_0", 1, 1, ("completion",), "t", {"x": 1}, shape, "file:///x", "0" * 64
+    )
     assert set(_properties("status", "model")) == set(facts.to_json())
+    assert set(_properties("status", "model", "shape")) == set(shape.to_json())
 
 
 def test_every_field_has_a_description() -> None:

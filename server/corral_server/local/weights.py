@@ -5,7 +5,7 @@ Reading is repeated only when the file changed, so it may be asked for at every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corral_core.errors import GGUFError, SourceError
@@ -40,7 +40,8 @@ class WeightsReader:
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             known = self._known[path] = (stamp, _read(path))
-        return known[1]
+        facts = known[1].facts
+        return replace(known[1], facts=facts.about(model.spec.source, model.spec.sha256)) if facts else known[1]
 
 
 def _read(path: Path) -> Weights:

@@ -24,7 +24,7 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     """``progress`` gets 0 to 1 and aborts by returning False. Raises SourceError, GGUFError, LoadFailed, OSError."""
     spec = config.model.spec
     path = locate(parse_source(spec.source), config.pvc_root)
-    facts = read_facts(path)
+    facts = read_facts(path).about(spec.source, spec.sha256)
     if spec.sha256 is not None:
         check_digest(path, spec.sha256)
     engine = LlamaEngine.load(path, config.engine, progress=progress)
