@@ -41,8 +41,8 @@ test-cluster: $(VENV)/.corral-dev ## The tests against a real Kubernetes API ser
 test-node: $(VENV)/.corral-dev ## The tests on a real node: images, Helm release, kubelet
 	$(BIN)/python -m pytest -m node
 
-images: ## Build the images as OCI archives in dist/, with docker or buildah
-	$(PYTHON) scripts/images.py
+images: ## Build the images as OCI archives in dist/, with docker or buildah; BASE=image takes another base
+	$(PYTHON) scripts/images.py $(if $(BASE),--base $(BASE))
 
 check: $(VENV)/.corral-dev ## Lint, formatting, types, import layers, layout
 	$(BIN)/ruff check

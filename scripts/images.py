@@ -3,9 +3,12 @@
 usage: images.py [--output DIR] [--base IMAGE] [--engine docker|buildah] [--store DIR] [TARGET...]
 
 Takes docker (with BuildKit) or buildah, whichever is there. The archives hold the names ``corral/control:dev`` and
-``corral/runner:dev``, which the chart's values take. Wheels that this machine compiled before are given to the build
-(the Dockerfile's stage ``wheels``); they are used only where their C library fits the base image. A certificate
-authority for the package registries is taken from PIP_CERT or SSL_CERT_FILE and stays out of the image.
+``corral/runner:dev``, which the chart's values take. For each the uncompressed size is printed, and its largest parts.
+
+Where no registry has the base image, buildah gets one that mmdebstrap makes (``scripts/base_image.py``). Wheels that
+this machine compiled before are given to the build (the Dockerfile's stage ``wheels``); they are used only where their
+C library fits the base image. A certificate authority for the package registries is taken from PIP_CERT or
+SSL_CERT_FILE and stays out of the image.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.llama_wheel import cache_dir  # noqa: E402  # started as a file, Python looks for modules beside it only
+from scripts import base_image  # noqa: E402  # started as a file, Python looks for modules beside it only
+from scripts.llama_wheel import cache_dir  # noqa: E402
 
 TARGETS = ("control", "runner")
 _MIB = 1024 * 1024
@@ -37,6 +41,11 @@ class Engine:
 
     name: str
     store: Path | None = None
+
+    def prepare(self) -> None:
+        """Sees to it that the Dockerfile's base image is there; docker looks for it by itself."""
+        if self.name == "buildah":
+            base_image.provide(self._command())
 
     def build(self, target: str, *, base: str | None) -> None:
         command = [*self._command(), "build", "--target", target, "--tag", tag(target)]
@@ -101,6 +110,13 @@ def unpacked(archive: Path) -> tuple[int, Counter[str]]:
     return sum(sizes.values()), sizes
 
 
+def account(archive: Path, name: str) -> list[str]:
+    """Lines for people: the uncompressed size of the image in the archive, and its five largest parts."""
+    size, parts = unpacked(archive)
+    lines = [f"{archive}: {name}, {size / _MIB:.0f} MiB uncompressed; the largest parts:"]
+    return lines + [f"  {amount / _MIB:6.1f} MiB  {part}" for part, amount in parts.most_common(5)]
+
+
 def _part(name: str) -> str:
     parts = Path(name).parts
     if "site-packages" in parts:
@@ -123,14 +139,13 @@ def main() -> None:
     options = parser.parse_args()
     engine = Engine(options.engine or find_engine(), options.store)
     options.output.mkdir(parents=True, exist_ok=True)
+    if options.base is None:
+        engine.prepare()
     for target in options.targets:
         archive = options.output / f"{target}.tar"
         engine.build(target, base=options.base)
         engine.save(target, archive)
-        size, parts = unpacked(archive)
-        print(f"{archive}: {tag(target)}, {size / _MIB:.0f} MiB uncompressed; the largest parts:")
-        for part, amount in parts.most_common(5):
-            print(f"  {amount / _MIB:6.1f} MiB  {part}")
+        print("\n".join(account(archive, tag(target))), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import re
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from scripts import base_image, images
 from scripts.demo import choose
 from scripts.serving import Event, parse
 from scripts.wake import LOADED, LOADING, PARTS, STARTED, split
@@ -50,6 +55,36 @@ def test_the_demo_refuses_a_port_that_was_asked_for_and_is_taken() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit, match=f"port {port} is taken"):
             choose(port)
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_an_image_is_accounted_for_by_its_largest_parts(tmp_path: Path) -> None:
+    site = "opt/corral/lib/python3.11/site-packages"
+    files = {f"{site}/numpy/a.so": 3 << 20, f"{site}/numpy/b/c.so": 1 << 20, f"{site}/one.py": 2 << 19}
+    files |= {f"usr/lib/{letter}/x": (1 << 19) - index for index, letter in enumerate("abcd")}
+    layer = gzip.compress(_tar({name: bytes(size) for name, size in files.items()}))
+    blobs = {"oci-layout": b"{}", "blobs/sha256/aa": layer, "blobs/sha256/bb": b'{"config": 1}' * 1000}
+    (tmp_path / "x.tar").write_bytes(_tar(blobs))
+    lines = images.account(tmp_path / "x.tar", "corral/x:dev")
+    assert "corral/x:dev, 7 MiB uncompressed" in lines[0]
+    assert [line.split() for line in lines[1:]] == [
+        ["4.0", "MiB", "site-packages/numpy"],
+        ["1.0", "MiB", "site-packages/one.py"],
+        *(["0.5", "MiB", f"usr/lib/{letter}"] for letter in "abc"),
+    ]
+
+
+def test_the_base_that_is_made_bears_the_dockerfiles_name() -> None:
+    assert re.findall(r"^ARG BASE=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE) == [base_image.BASE]
 
 
 @pytest.mark.process

@@ -3,8 +3,7 @@
 They lie in ``$XDG_CACHE_HOME/corral/images/`` (``~/.cache`` without that variable), each under a key of everything that
 goes into it, so an image is built when it is asked for the first time or when one of its files has changed. Corral's
 own two come from the Dockerfile by way of ``scripts/images.py``, with buildah and a storage of their own, whose layers
-are kept: an edit of Corral builds the last layers only. Where no registry of images can be reached, the Dockerfile's
-base image is made with mmdebstrap from Debian's packages.
+are kept: an edit of Corral builds the last layers only.
 
 ``python -m tests.node.images`` builds what is missing and prints the files.
 """
@@ -29,8 +28,6 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "gcc": "gcc"}
 """What it takes to build, and the Debian package of each."""
 
-_BASE = "docker.io/library/debian:bookworm-slim"
-_BASE_PACKAGES = "python3,python3-venv,ca-certificates,libgomp1,libstdc++6"
 _COMMON = ("Dockerfile", "images", "pyproject.toml", "README.md", "LICENSE", "operator", "server")
 _PARTS = {
     "control": (*_COMMON, "requirements/control.txt"),
@@ -93,7 +90,6 @@ def _build(files: dict[str, Path], say: Report) -> None:
         _make_pause(store, files["pause"])
     wanted = [name for name in _PARTS if not files[name].exists()]
     if wanted:
-        _make_base(store, say)
         say(f"building the images {', '.join(wanted)} (minutes the first time)")
     for name in wanted:
         with tempfile.TemporaryDirectory(dir=store.parent) as work:
@@ -113,27 +109,12 @@ def _make_pause(store: Path, archive: Path) -> None:
         (Path(work) / "pause.tar").replace(archive)
 
 
-def _make_base(store: Path, say: Report) -> None:
-    if _buildah(store, "inspect", "--type", "image", _BASE, check=False).returncode == 0:
-        return
-    pulled = _buildah(store, "pull", "--quiet", "--retry", "0", _BASE, check=False)
-    if pulled.returncode == 0:
-        return
-    say("no registry of images answers; making the base image from Debian's packages")
-    with tempfile.TemporaryDirectory(dir=store.parent) as work:
-        tree = Path(work) / "base.tar"
-        options = ["--mode=root", "--variant=minbase", '--aptopt=Acquire::Languages "none"']
-        _run(["mmdebstrap", *options, f"--include={_BASE_PACKAGES}", "bookworm", tree], timeout=600)
-        _from_scratch(store, _BASE, tree, target="/", entrypoint=None)
-
-
-def _from_scratch(store: Path, name: str, file: Path, *, target: str, entrypoint: str | None) -> None:
-    """An image of one file; a tar archive is unpacked into it."""
+def _from_scratch(store: Path, name: str, file: Path, *, target: str, entrypoint: str) -> None:
+    """An image of one file."""
     container = _buildah(store, "from", "scratch").stdout.strip()
     try:
         _buildah(store, "add", "--quiet", container, str(file), target)
-        if entrypoint is not None:
-            _buildah(store, "config", "--entrypoint", entrypoint, container)
+        _buildah(store, "config", "--entrypoint", entrypoint, container)
         _buildah(store, "commit", "--quiet", container, name)
     finally:
         _buildah(store, "rm", container)
