@@ -87,14 +87,15 @@ class Work:
     reading: Reading = PLAIN
 
 
-class GenerationAnswer(Response):
-    """Raises NotServing when the runner does not take requests, before anything was sent."""
+class Answer(Response):
+    """What is ended at once when the client leaves, and tells it in the format of the path what went wrong."""
 
-    def __init__(self, state: RunnerState, work: Work) -> None:
+    def __init__(self, state: RunnerState, path: str) -> None:
         super().__init__()
         self._state = state
-        self._work = work
+        self._path = path
         self._begun = False
+        """Whether the first byte was sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = asyncio.create_task(self._answer(send), name="answer")
@@ -106,20 +107,43 @@ class GenerationAnswer(Response):
             gone.cancel()
             await asyncio.gather(answer, gone, return_exceptions=True)
 
+    async def _serve(self, send: Send) -> None:
+        """Sends everything. May raise whatever; NotServing when the runner takes no requests, before the first byte."""
+        raise NotImplementedError
+
     async def _answer(self, send: Send) -> None:
         try:
-            with self._state.request(self._work.keep_alive) as loaded:
-                times = Times(self._work.started, time.monotonic_ns())
-                task = await asyncio.to_thread(self._work.prepare, loaded)
-                reader = reader_for(self._work.reading, task, loaded.engine)
-                self._work.writer.begin(task)
-                async with aclosing(loaded.engine.generate(task)) as items:
-                    answer = self._stream if self._work.stream else self._whole
-                    await answer(items, reader, times=times, send=send)
+            await self._serve(send)
         except ApiError as error:
             await self._fail(error, send)
         except Exception as error:  # whatever went wrong, the client is told and the next request works
             await self._fail(failure(error), send)
+
+    async def _fail(self, error: ApiError, send: Send) -> None:
+        if self._begun:
+            message = f"an error was encountered while running the model: {error.message}"
+            await send({"type": "http.response.body", "body": stream_error(self._path, message)})
+        else:
+            retry = error.reason.encode() if isinstance(error, NotServing) else None
+            await send_whole(error.status, error_body(self._path, error.status, error.message), send, retry=retry)
+
+
+class GenerationAnswer(Answer):
+    """Streamed or whole."""
+
+    def __init__(self, state: RunnerState, work: Work) -> None:
+        super().__init__(state, work.path)
+        self._work = work
+
+    async def _serve(self, send: Send) -> None:
+        with self._state.request(self._work.keep_alive) as loaded:
+            times = Times(self._work.started, time.monotonic_ns())
+            task = await asyncio.to_thread(self._work.prepare, loaded)
+            reader = reader_for(self._work.reading, task, loaded.engine)
+            self._work.writer.begin(task)
+            async with aclosing(loaded.engine.generate(task)) as items:
+                answer = self._stream if self._work.stream else self._whole
+                await answer(items, reader, times=times, send=send)
 
     async def _stream(self, items: _Items, reader: Reader, *, times: Times, send: Send) -> None:
         writer = self._work.writer
@@ -142,16 +166,7 @@ class GenerationAnswer(Response):
             else:
                 body = self._work.writer.whole(merged([*deltas, reader.end()]), item, times)
                 self._begun = True
-                await _send_whole(200, body, send)
-
-    async def _fail(self, error: ApiError, send: Send) -> None:
-        path = self._work.path
-        if self._begun:
-            message = f"an error was encountered while running the model: {error.message}"
-            await send({"type": "http.response.body", "body": stream_error(path, message)})
-        else:
-            retry = error.reason.encode() if isinstance(error, NotServing) else None
-            await _send_whole(error.status, error_body(path, error.status, error.message), send, retry=retry)
+                await send_whole(200, body, send)
 
 
 def failure(error: Exception) -> ApiError:
@@ -183,7 +198,7 @@ def _start(status: int, media_type: bytes, *headers: tuple[bytes, bytes]) -> dic
     return {"type": "http.response.start", "status": status, "headers": [(b"content-type", media_type), *headers]}
 
 
-async def _send_whole(status: int, body: bytes, send: Send, *, retry: bytes | None = None) -> None:
+async def send_whole(status: int, body: bytes, send: Send, *, retry: bytes | None = None) -> None:
     extra = [(b"content-length", str(len(body)).encode())] + ([(wire_headers.RETRY, retry)] if retry else [])
     await send(_start(status, JSON, *extra))
     await send({"type": "http.response.body", "body": body})
