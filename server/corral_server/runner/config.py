@@ -11,15 +11,14 @@ from pathlib import Path
 from corral_core.activity import FOREVER
 from corral_core.durations import DEFAULT_KEEP_ALIVE, keep_alive_from_env, keep_alive_from_request
 from corral_core.errors import InvalidSetting
+from corral_core.load import wish
 from corral_core.model import Model, ModelSpec
 from corral_core.resource import parse_served
-from corral_core.settings import bool_setting, choice_setting, duration_setting, int_setting, text_setting
+from corral_core.settings import duration_setting, int_setting, text_setting
 from corral_server.runner.engine import EngineOptions
 from corral_server.runner.keepalive import Bounds, KeepAlive
 
 TERMINATION_LOG = Path("/dev/termination-log")
-_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-_MAX_CONTEXT = 16_777_216
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +85,17 @@ def _keep_alive(spec: ModelSpec, environ: Mapping[str, str]) -> KeepAlive:
 
 
 def _engine_options(spec: ModelSpec, environ: Mapping[str, str]) -> EngineOptions:
-    """The Model's own word, then its parameters', then the environment's; 0 lets the engine choose."""
-    parameters = spec.parameters
-    context = int_setting(environ, "OLLAMA_CONTEXT_LENGTH", default=0, minimum=0, maximum=_MAX_CONTEXT)
-    slots = int_setting(environ, "OLLAMA_NUM_PARALLEL", default=0, minimum=0, maximum=256)
+    """What ``load`` says, which whoever counts this runner's memory asks too; 0 lets the engine choose."""
+    wanted, parameters = wish(spec, environ), spec.parameters
     threads = int_setting(environ, "CORRAL_THREADS", default=0, minimum=0, maximum=4096)
-    attention = text_setting(environ, "OLLAMA_FLASH_ATTENTION")
     return EngineOptions(
-        context_length=spec.context_length
-        if spec.context_length != "auto"
-        else parameters.get("num_ctx", 0) or context,
-        slots=spec.parallel if spec.parallel != "auto" else slots,
+        context_length=wanted.context,
+        slots=wanted.parallel,
         threads=threads or max(0, parameters.get("num_thread", 0)),
-        batch=max(1, parameters.get("num_batch", 512)),
+        batch=wanted.batch,
         gpu_layers=parameters.get("num_gpu", -1) if spec.gpu.count else 0,
-        cache_type=choice_setting(environ, "OLLAMA_KV_CACHE_TYPE", default="f16", choices=_CACHE_TYPES),
-        flash_attention=bool_setting(environ, "OLLAMA_FLASH_ATTENTION", default=False) if attention else None,
+        cache_type=wanted.cache_type,
+        flash_attention=wanted.flash_attention,
     )
 
 
