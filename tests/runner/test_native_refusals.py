@@ -118,11 +118,6 @@ def test_top_logprobs_has_a_range(runner: ServedRunner) -> None:
     assert (response.status_code, response.json()) == (400, {"error": "top_logprobs must be between 0 and 20"})
 
 
-def test_logprobs_are_refused_rather_than_left_out(runner: ServedRunner) -> None:
-    assert runner.post(CHAT, HELLO | {"logprobs": True}).status_code == 400
-    assert runner.post(CHAT, HELLO | {"logprobs": False}).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("field", "text"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral_server.runner.prompt import chat_tokens, tokens_of
+from corral_server.runner.prompt import chat_prompt, tokens_of
 from corral_server.runner.templates import ChatTemplate
 from tests.support.fake_engine import BOS, FakeEngine
 from tests.support.runner_server import TEMPLATE
@@ -15,7 +15,8 @@ CHAT = [
 
 def prompt(engine: FakeEngine, messages: list[dict[str, str]], *, truncate: bool = True) -> str:
     template = ChatTemplate(TEMPLATE, bos=engine.bos_text)
-    return engine.detokenize(chat_tokens(engine, template, messages, truncate=truncate, variables={}))
+    found = chat_prompt(engine, template, messages, truncate=truncate, variables={})
+    return engine.detokenize(found.tokens)
 
 
 def test_a_chat_that_fits_is_whole() -> None:

@@ -156,7 +156,8 @@ class Stepper:
         if self._model.ends(token):
             self._finish(slot, generation, "stop", out)
             return
-        piece = generation.said(self._model.piece(token), partial(self._context.logits, index))
+        data = self._model.piece(token, special=token in generation.task.shown)
+        piece = generation.said(data, partial(self._context.logits, index))
         if piece is not None:
             out.append((generation.stream, piece))
         if generation.text.stopped:

@@ -8,6 +8,9 @@ from corral_core.names import canonical, full
 from corral_server.runner.requests import Fields
 from corral_server.wire.errors import ApiError
 
+Think = bool | str | None
+"""Off, on or one of ``LEVELS``; None when unset."""
+
 LEVELS = ("high", "medium", "low", "max")
 MAX_LOGPROBS = 20
 
@@ -20,8 +23,8 @@ def check_name(model: str) -> None:
         raise ApiError(400, "invalid model name") from error
 
 
-def think_of(fields: Fields) -> bool | None:
-    """``think`` as on or off; None when unset. Raises ApiError 400."""
+def think_of(fields: Fields) -> Think:
+    """``think`` of the native API. Raises ApiError 400."""
     value = fields.raw("think")
     if isinstance(value, bool) or value is None:
         return value
@@ -29,29 +32,30 @@ def think_of(fields: Fields) -> bool | None:
         raise ApiError(400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
     if value not in LEVELS:
         raise ApiError(400, f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
-    return True
+    return value
 
 
-def check_think(think: bool | None, model: str, facts: ModelFacts) -> None:
+def check_think(think: Think, model: str, facts: ModelFacts) -> None:
     if think and "thinking" not in facts.capabilities:
         raise ApiError(400, f'"{model}" does not support thinking')
 
 
-def thinks(think: bool | None, facts: ModelFacts) -> bool:
+def thinks(think: Think, facts: ModelFacts) -> bool:
     """Whether thinking is to be told from the answer: unset means on for a model that thinks."""
     return think is not False and "thinking" in facts.capabilities
 
 
-def check_logprobs(fields: Fields, model: str) -> None:
+def top_logprobs_of(fields: Fields) -> int:
+    """Raises ApiError 400 for a number that is out of range, whether logprobs are asked for or not."""
     top = fields.integer("top_logprobs") or 0
     if not 0 <= top <= MAX_LOGPROBS:
         raise ApiError(400, f"top_logprobs must be between 0 and {MAX_LOGPROBS}")
-    if fields.flag("logprobs"):
-        raise ApiError(400, f'"{model}" does not support logprobs')
+    return top
 
 
-def refuse_tools(model: str) -> None:
-    raise ApiError(400, f"{full(model)} does not support tools")
+def check_tools(facts: ModelFacts, model: str) -> None:
+    if "tools" not in facts.capabilities:
+        raise ApiError(400, f"{full(model)} does not support tools")
 
 
 def refuse_insert(model: str) -> None:

@@ -33,7 +33,8 @@ class Task:
 
     ``max_tokens`` -1 means no limit but ten times the context. ``keep`` tokens at the start survive a context shift;
     without ``shift`` a full context ends the generation with reason ``length``. With ``logprobs`` the pieces bring what
-    the model thought of each token and of the ``top_logprobs`` likeliest ones.
+    the model thought of each token and of the ``top_logprobs`` likeliest ones. ``shown`` are control tokens whose text
+    is part of what comes out: the marks of thinking and calls.
     """
 
     prompt: tuple[int, ...]
@@ -45,6 +46,7 @@ class Task:
     shift: bool = True
     logprobs: bool = False
     top_logprobs: int = 0
+    shown: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,9 @@ def _text(rules: Mapping[str, str]) -> str:
     return "".join(f"{name} ::= {body}\n" for name, body in rules.items())
 
 
+LEAD_RULES = {"thought": '([^<[] | "<" [^/|] | "[" [^/])*', "blank": r"[ \t\n]*"}
+"""For what a model may say before a value: text that holds no closing tag, and white space."""
+
 JSON_GRAMMAR = _text({"root": "object", **_BASE})
 """Any JSON object: what ``format: "json"`` asks for."""
 
@@ -62,6 +65,17 @@ def schema_grammar(schema: object) -> str:
     text = _Converter(schema).convert()
     if len(text.encode()) > _MAX_BYTES:
         raise InvalidGrammar("the JSON schema is too large")
+    return text
+
+
+def framed_grammar(parts: Sequence[tuple[str, object, str]], *, lead: str = "") -> str:
+    """GBNF for one of several JSON values, each a text before, its schema and a text after it.
+
+    ``lead`` is GBNF for what comes first; it may use the rules of ``LEAD_RULES``. Raises InvalidGrammar.
+    """
+    text = _Converter(True).framed(parts, lead)
+    if len(text.encode()) > _MAX_BYTES:
+        raise InvalidGrammar("the JSON schemas are too large")
     return text
 
 
@@ -77,6 +91,15 @@ class _Converter:
     def convert(self) -> str:
         root = self._expression(self._document)
         return _text({"root": root, **self._rules})
+
+    def framed(self, parts: Sequence[tuple[str, object, str]], lead: str) -> str:
+        """References in each schema are looked up in that schema."""
+        options = []
+        for before, schema, after in parts:
+            self._document, self._references = schema, {}
+            options.append(f"{quoted(before)} {self._expression(schema)} {quoted(after)}")
+        call = self._alternatives(options)
+        return _text({"root": f"{lead} {call}".strip(), **self._rules, **LEAD_RULES})
 
     def _rule(self, body: str, name: str | None = None) -> str:
         name = name or self._new_name()
@@ -294,7 +317,12 @@ def _literal(value: object) -> str:
         text = json.dumps(value)
     except (ValueError, RecursionError, TypeError):
         raise InvalidGrammar(f"the JSON schema has a value that is no JSON: {_shown(value)}") from None
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A text as GBNF has it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _shown(value: object) -> str:

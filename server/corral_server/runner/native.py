@@ -5,7 +5,8 @@ Checks come in Ollama's order: the body's types, the name, the unload short-cut,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -15,33 +16,20 @@ from corral_core.durations import keep_alive_from_request
 from corral_core.errors import InvalidDuration
 from corral_server.runner import capabilities
 from corral_server.runner.answer import GenerationAnswer, Work, started_at
-from corral_server.runner.generation import PromptTooLong, Task
-from corral_server.runner.native_writer import ChatWriter, GenerateWriter, loaded_answer
-from corral_server.runner.options import Options
-from corral_server.runner.prompt import chat_tokens, tokens_of
+from corral_server.runner.chat import Chat, chat_work, check_chat, prompt_of
+from corral_server.runner.common import Common, task_of, think_variables
+from corral_server.runner.formats.families import format_of
+from corral_server.runner.generation import Task
+from corral_server.runner.native_writer import ChatWriter, GenerateWriter, debug_answer, loaded_answer
+from corral_server.runner.prompt import marker_tokens, tokens_of
 from corral_server.runner.reading import Reading
 from corral_server.runner.requests import Fields, parse_body, read_body
-from corral_server.runner.response_format import grammar_of
 from corral_server.runner.state import Loaded, RunnerState
 from corral_server.runner.templates import Message, TemplateFailed
-from corral_server.runner.window import TOO_LONG
+from corral_server.runner.tools import tools_of
 from corral_server.wire.errors import ApiError
 
 GENERATE, CHAT = "/api/generate", "/api/chat"
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What both requests have. ``keep_alive`` is in seconds, None when the request brings none."""
-
-    model: str
-    stream: bool
-    keep_alive: float | None
-    think: bool | None
-    truncate: bool
-    shift: bool
-    wanted: object
-    options: Mapping[str, object]
 
 
 class NativeApi:
@@ -60,55 +48,42 @@ class NativeApi:
         if not asked.prompt and common.keep_alive == 0:
             return self._unload(common, GENERATE)
         asked.check(common.model)
-        loaded = self._checked(common, fields, action="generate")
-        options = loaded.options.updated(common.options)
+        loaded = self._state.serving()
+        capabilities.check_completion(loaded.facts, common.model, "generate")
+        capabilities.check_think(common.think, common.model, loaded.facts)
         if not asked.prompt:
-            return self._load(common, GENERATE)
-
-        def prepare(loaded: Loaded) -> Task:
-            return _task(loaded, asked.tokens(loaded, common), common, options=options)
-
-        thinks = not asked.raw and capabilities.thinks(common.think, loaded.facts)
-        writer = GenerateWriter(common.model, with_context=not asked.raw)
-        reading = Reading("" if asked.raw else loaded.template.source, thinks=thinks)
-        work = Work(GENERATE, started, common.keep_alive, common.stream, prepare, writer, reading)
-        return GenerationAnswer(self._state, work)
+            return self._load(common, GENERATE, loaded)
+        if fields.flag("_debug_render_only"):
+            return await self._rendered(common, GENERATE, lambda loaded: asked.text(loaded, common))
+        return GenerationAnswer(self._state, asked.work(loaded, common, started=started))
 
     async def chat(self, request: Request) -> Response:
         started = started_at(request.headers)
         fields = parse_body(await read_body(request), kind="ChatRequest")
-        common, messages = _common(fields), messages_of(fields)
+        common = _common(fields)
+        chat = Chat(common, messages_of(fields), tools_of(fields))
         if not common.model:
             raise ApiError(400, "model is required")
         capabilities.check_name(common.model)
-        if not messages and common.keep_alive == 0:
+        if not chat.messages and common.keep_alive == 0:
             return self._unload(common, CHAT)
-        if fields.items("tools"):
-            capabilities.refuse_tools(common.model)
-        loaded = self._checked(common, fields, action="chat")
-        if any(message.get("images") for message in messages):
-            capabilities.refuse_images(common.model)
-        options = loaded.options.updated(common.options)
-        if not messages:
-            return self._load(common, CHAT)
-
-        def prepare(loaded: Loaded) -> Task:
-            return chat_task(loaded, messages, common, options=options)
-
-        reading = Reading(loaded.template.source, thinks=capabilities.thinks(common.think, loaded.facts))
-        writer = ChatWriter(common.model)
-        work = Work(CHAT, started, common.keep_alive, common.stream, prepare, writer, reading)
+        loaded = self._state.serving()
+        check_chat(chat, loaded)
+        if not chat.messages:
+            return self._load(common, CHAT, loaded)
+        if fields.flag("_debug_render_only"):
+            return await self._rendered(common, CHAT, lambda loaded: prompt_of(loaded, chat).text)
+        work = chat_work(CHAT, started, chat, loaded=loaded, writer=ChatWriter(common.model))
         return GenerationAnswer(self._state, work)
 
-    def _checked(self, common: Common, fields: Fields, *, action: str) -> Loaded:
-        """The loaded model, when it can do what is asked for. Raises NotServing before anything else is said."""
-        loaded = self._state.serving()
-        capabilities.check_completion(loaded.facts, common.model, action)
-        capabilities.check_think(common.think, common.model, loaded.facts)
-        capabilities.check_logprobs(fields, common.model)
-        return loaded
+    async def _rendered(self, common: Common, path: str, render: Callable[[Loaded], str]) -> Response:
+        """The prompt alone, as the engine would be given it."""
+        with self._state.request(common.keep_alive) as loaded:
+            text = await asyncio.to_thread(render, loaded)
+        return debug_answer(common.model, path == CHAT, prompt=text)
 
-    def _load(self, common: Common, path: str) -> Response:
+    def _load(self, common: Common, path: str, loaded: Loaded) -> Response:
+        loaded.options.updated(common.options)  # wrong ones are refused here too
         with self._state.request(common.keep_alive):
             return loaded_answer(common.model, path == CHAT, reason="load")
 
@@ -149,26 +124,38 @@ class _Generate:
         if self.images:
             capabilities.refuse_images(model)
 
-    def tokens(self, loaded: Loaded, common: Common) -> list[int]:
-        engine = loaded.engine
+    def work(self, loaded: Loaded, common: Common, *, started: int) -> Work:
+        options = loaded.options.updated(common.options)
+
+        def prepare(loaded: Loaded) -> Task:
+            shown = frozenset() if self.raw else marker_tokens(loaded.engine, format_of(loaded.template.source).markers)
+            return task_of(loaded, self._tokens(loaded, common), common, options=options, shown=shown)
+
+        thinks = not self.raw and capabilities.thinks(common.think, loaded.facts)
+        reading = Reading("" if self.raw else loaded.template.source, thinks=thinks)
+        writer = GenerateWriter(common.model, with_context=not self.raw)
+        return Work(GENERATE, started, common.keep_alive, common.stream, prepare, writer, reading)
+
+    def text(self, loaded: Loaded, common: Common) -> str:
+        """The prompt, without the context that may come before it."""
         if self.raw:
-            return tokens_of(engine, self.prompt)
+            return self.prompt
         system = self.system or loaded.system
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": self.prompt})
-        text = self._rendered(loaded, messages, common)
-        if not self.context:
-            return tokens_of(engine, text)
-        return [*self.context, *engine.tokenize(text, add_special=False, parse_special=True)]
-
-    def _rendered(self, loaded: Loaded, messages: list[Message], common: Common) -> str:
-        variables = _variables(common.think)
+        variables = think_variables(common.think, thinks=capabilities.thinks(common.think, loaded.facts))
         if not self.template:
             return loaded.template.render(messages, variables=variables)
         try:
             return loaded.template.with_source(self.template).render(messages, variables=variables)
         except TemplateFailed as error:
             raise TemplateFailed(str(error), clients_fault=True) from error
+
+    def _tokens(self, loaded: Loaded, common: Common) -> list[int]:
+        text = self.text(loaded, common)
+        if not self.context:
+            return tokens_of(loaded.engine, text)
+        return [*self.context, *loaded.engine.tokenize(text, add_special=False, parse_special=True)]
 
 
 def messages_of(fields: Fields) -> list[Message]:
@@ -187,28 +174,6 @@ def messages_of(fields: Fields) -> list[Message]:
     return messages
 
 
-def chat_task(loaded: Loaded, messages: list[Message], common: Common, *, options: Options) -> Task:
-    if loaded.system and messages[0].get("role") != "system":
-        messages = [{"role": "system", "content": loaded.system}, *messages]
-    variables = _variables(common.think)
-    tokens = chat_tokens(loaded.engine, loaded.template, messages, truncate=common.truncate, variables=variables)
-    return _task(loaded, tokens, common, options=options)
-
-
-def _task(loaded: Loaded, tokens: list[int], common: Common, *, options: Options) -> Task:
-    if not common.truncate and len(tokens) >= loaded.engine.context_length:
-        raise PromptTooLong(TOO_LONG)
-    return Task(
-        prompt=tuple(tokens),
-        sampling=options.sampling,
-        grammar=grammar_of(common.wanted),
-        stop=options.stop,
-        max_tokens=options.num_predict if options.num_predict > 0 else -1,
-        keep=options.num_keep,
-        shift=common.shift,
-    )
-
-
 def _common(fields: Fields) -> Common:
     stream, truncate, shift = (fields.flag(name) for name in ("stream", "truncate", "shift"))
     try:
@@ -224,11 +189,9 @@ def _common(fields: Fields) -> Common:
         shift=shift is not False,
         wanted=fields.raw("format"),
         options=fields.mapping("options"),
+        logprobs=fields.flag("logprobs") or False,
+        top_logprobs=capabilities.top_logprobs_of(fields),
     )
-
-
-def _variables(think: bool | None) -> dict[str, object]:
-    return {} if think is None else {"enable_thinking": think}
 
 
 def _tool_call(call: Fields) -> dict[str, object]:

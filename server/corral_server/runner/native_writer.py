@@ -99,6 +99,15 @@ def loaded_answer(model: str, chat: bool, *, reason: str) -> Response:
     return Response(body, media_type="application/json; charset=utf-8")
 
 
+def debug_answer(model: str, chat: bool, *, prompt: str) -> Response:
+    """The answer to a request that only wants to see its prompt."""
+    content = '"message":{"role":"","content":""}' if chat else '"response":""'
+    debug = compact({"rendered_template": prompt})
+    head = f'{{"model":{encode_basestring(model)},"created_at":"{clock.now()}"'
+    body = f'{head},{content},"done":false,"_debug_info":{debug}}}'
+    return Response(body, media_type="application/json; charset=utf-8")
+
+
 def _response(delta: Delta) -> str:
     return f'"response":{encode_basestring(delta.content)}{_more(delta)}'
 

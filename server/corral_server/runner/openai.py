@@ -1,31 +1,42 @@
 """``/v1/chat/completions``: OpenAI's chat in terms of the native one, as Ollama's compatibility layer does it.
 
-``max_completion_tokens``, ``tool_choice``, ``n`` and whatever else Ollama does not read are ignored here too.
+``max_completion_tokens`` and ``tool_choice`` are heeded, other than in Ollama; ``n`` and the like are ignored here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from corral_server.runner import capabilities
-from corral_server.runner.answer import GenerationAnswer, Work, started_at
-from corral_server.runner.generation import Task
-from corral_server.runner.native import Common, chat_task
+from corral_server.runner.answer import GenerationAnswer, started_at
+from corral_server.runner.capabilities import Think
+from corral_server.runner.chat import Chat, chat_work, check_chat
+from corral_server.runner.common import Common
 from corral_server.runner.openai_writer import OpenAIWriter
-from corral_server.runner.reading import Reading
 from corral_server.runner.requests import MISSING_BODY_OPENAI, Fields, parse_body, read_body
-from corral_server.runner.state import Loaded, RunnerState
+from corral_server.runner.state import RunnerState
 from corral_server.runner.templates import Message
+from corral_server.runner.tools import choice_of, tools_of
 from corral_server.wire.errors import ApiError
 
 CHAT = "/v1/chat/completions"
 
 _OPTIONS = {"seed": "seed", "max_tokens": "num_predict"}
 _NUMBERS = ("frequency_penalty", "presence_penalty")
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra")
+_EFFORTS: Mapping[str, Think] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "max": "max",
+    "ultra": "max",
+}
 _URL_IMAGE = "image URLs are not currently supported, please use base64 encoded data instead"
 
 
@@ -39,47 +50,37 @@ class OpenAIApi:
         started = started_at(request.headers)
         fields = parse_body(await read_body(request), kind="ChatCompletionRequest", missing=MISSING_BODY_OPENAI)
         model, messages = fields.text("model"), _messages(fields)
-        common = _common(fields, model)
+        tools = tools_of(fields)
+        chat = Chat(_common(fields, model), messages, tools, choice_of(fields.raw("tool_choice"), tools))
         if not model:
             raise ApiError(400, "model is required")
         capabilities.check_name(model)
         if not messages:
             raise ApiError(400, "[] is too short - 'messages'")
-        if fields.items("tools"):
-            capabilities.refuse_tools(model)
         loaded = self._state.serving()
-        capabilities.check_completion(loaded.facts, model, "chat")
-        capabilities.check_think(common.think, model, loaded.facts)
-        capabilities.check_logprobs(fields, model)
-        if any(message.get("images") for message in messages):
-            capabilities.refuse_images(model)
-        options = loaded.options.updated(common.options)
-
-        def prepare(loaded: Loaded) -> Task:
-            return chat_task(loaded, messages, common, options=options)
-
+        check_chat(chat, loaded)
         usage = fields.sub("stream_options", "StreamOptions").flag("include_usage") or False
-        reading = Reading(loaded.template.source, thinks=capabilities.thinks(common.think, loaded.facts))
         writer = OpenAIWriter(model, include_usage=usage)
-        return GenerationAnswer(self._state, Work(CHAT, started, None, common.stream, prepare, writer, reading))
+        return GenerationAnswer(self._state, chat_work(CHAT, started, chat, loaded=loaded, writer=writer))
 
 
 def _common(fields: Fields, model: str) -> Common:
     return Common(
         model=model,
         stream=fields.flag("stream") or False,
-        keep_alive=None,
-        think=_think(fields),
-        truncate=True,
-        shift=True,
+        think=think_of(fields.sub("reasoning", "Reasoning").text("effort") or fields.text("reasoning_effort")),
         wanted=_wanted(fields),
         options=_options(fields),
+        logprobs=fields.flag("logprobs") or False,
+        top_logprobs=capabilities.top_logprobs_of(fields),
     )
 
 
 def _options(fields: Fields) -> dict[str, object]:
     """OpenAI's sampling fields as native options; temperature and top_p are 1 when unset, whatever the Model says."""
     options: dict[str, object] = {own: fields.integer(name) for name, own in _OPTIONS.items()}
+    if options["num_predict"] is None:
+        options["num_predict"] = fields.integer("max_completion_tokens")
     options |= {name: fields.number(name) for name in _NUMBERS}
     for name in ("temperature", "top_p"):
         value = fields.number(name)
@@ -101,13 +102,13 @@ def _wanted(fields: Fields) -> object:
     return wanted.sub("json_schema", "JsonSchema").raw("schema") if kind == "json_schema" else None
 
 
-def _think(fields: Fields) -> bool | None:
-    effort = fields.sub("reasoning", "Reasoning").text("effort") or fields.text("reasoning_effort")
+def think_of(effort: str) -> Think:
+    """OpenAI's effort in the levels that the models know. Raises ApiError 400."""
     if not effort:
         return None
     if effort not in _EFFORTS:
         raise ApiError(400, f'invalid reasoning value: "{effort}" (must be "high", "medium", "low", "max", or "none")')
-    return effort != "none"
+    return _EFFORTS[effort]
 
 
 def _messages(fields: Fields) -> list[Message]:
@@ -141,8 +142,23 @@ def _extras(item: Fields) -> Iterator[tuple[str, object]]:
     for name in ("name", "tool_call_id"):
         if text := item.text(name):
             yield name, text
-    if calls := item.items("tool_calls"):
-        yield "tool_calls", [call for call in calls if isinstance(call, dict)]
+    if thinking := item.text("reasoning"):
+        yield "thinking", thinking
+    if calls := item.objects("tool_calls", "ToolCall"):
+        yield "tool_calls", [_call(call) for call in calls]
+
+
+def _call(call: Fields) -> dict[str, object]:
+    """Raises ApiError 400 when the arguments are no JSON object."""
+    function = call.sub("function", "ToolCallFunction")
+    text = function.text("arguments")
+    try:
+        arguments = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ApiError(400, "invalid tool call arguments")
+    return {"id": call.text("id"), "function": {"name": function.text("name"), "arguments": arguments}}
 
 
 _GO_TYPES = {bool: "bool", int: "float64", float: "float64", dict: "map[string]interface {}"}

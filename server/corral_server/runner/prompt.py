@@ -5,10 +5,12 @@ Plain computation, run outside the event loop: a long chat takes a while to rend
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from corral_server.runner.generation import Engine
 from corral_server.runner.templates import ChatTemplate, Message
+from corral_server.runner.tools import Tool
 
 
 def tokens_of(engine: Engine, text: str) -> list[int]:
@@ -19,31 +21,46 @@ def tokens_of(engine: Engine, text: str) -> list[int]:
     return tokens
 
 
-def chat_tokens(
+class ChatPrompt(NamedTuple):
+    """What a chat became."""
+
+    text: str
+    tokens: list[int]
+
+
+def chat_prompt(
     engine: Engine,
     template: ChatTemplate,
     messages: Sequence[Message],
     *,
     truncate: bool,
     variables: Mapping[str, object],
-) -> list[int]:
-    """The tokens of a chat. With ``truncate`` the oldest messages that are not the system's are dropped until it fits.
+    tools: Sequence[Tool] = (),
+) -> ChatPrompt:
+    """The prompt of a chat. With ``truncate`` the oldest messages that are not the system's are dropped until it fits.
 
     The last message is always kept, so the result may still be too long. Raises TemplateFailed.
     """
 
-    def attempt(start: int) -> list[int]:
+    def attempt(start: int) -> ChatPrompt:
         kept = [m for index, m in enumerate(messages) if index >= start or m.get("role") == "system"]
-        return tokens_of(engine, template.render(kept, variables=variables))
+        text = template.render(kept, variables=variables, tools=tools)
+        return ChatPrompt(text, tokens_of(engine, text))
 
-    tokens = attempt(0)
+    whole = attempt(0)
     low, high = 1, len(messages) - 1
-    if not truncate or len(tokens) < engine.context_length or high < low:
-        return tokens
+    if not truncate or len(whole.tokens) < engine.context_length or high < low:
+        return whole
     while low < high:  # bisection: every message dropped makes the prompt shorter
         middle = (low + high) // 2
-        if len(attempt(middle)) < engine.context_length:
+        if len(attempt(middle).tokens) < engine.context_length:
             high = middle
         else:
             low = middle + 1
     return attempt(low)
+
+
+def marker_tokens(engine: Engine, markers: Iterable[str]) -> frozenset[int]:
+    """The tokens of those texts that are one token each: where they are control tokens, they otherwise have no text."""
+    tokens = (engine.tokenize(text, add_special=False, parse_special=True) for text in markers)
+    return frozenset(found[0] for found in tokens if len(found) == 1)

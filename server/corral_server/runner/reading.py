@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from corral_server.runner.delta import Delta, ToolCall
-from corral_server.runner.formats.calls import Call, Parsed, Parser
-from corral_server.runner.formats.families import parser_for
+from corral_server.runner.formats.calls import Call, Parsed, Parser, Wanted
+from corral_server.runner.formats.families import format_of
 from corral_server.runner.generation import Engine, Piece, Task, TokenLogprob
 from corral_server.runner.tools import Tool
 
@@ -47,11 +47,13 @@ PLAIN = Reading()
 
 def reader_for(reading: Reading, task: Task, engine: Engine) -> Reader:
     """Some templates end a prompt with an opening tag, so the end of the prompt counts."""
+    if not reading.template:
+        return _Plain()
     try:
-        end = engine.detokenize(task.prompt[-_END_TOKENS:]) if reading.template else ""
+        end = engine.detokenize(task.prompt[-_END_TOKENS:])
     except ValueError:  # a token outside the vocabulary, which the engine is about to refuse
         end = ""
-    parser = parser_for(reading.template, thinks=reading.thinks, tools=reading.tools, prompt_end=end)
+    parser = format_of(reading.template).parser(Wanted(reading.thinks, reading.tools, end))
     return _Plain() if parser is None else _Parsing(parser)
 
 

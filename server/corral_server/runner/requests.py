@@ -57,7 +57,7 @@ def parse_body(body: bytes, *, kind: str, missing: str = MISSING_BODY) -> Fields
     if not isinstance(value, dict):
         raise ApiError(400, f"json: cannot unmarshal {_go_name(value)} into Go value of type api.{kind}")
     if _ESCAPED_SURROGATE.search(text):
-        value = {key: _without_surrogates(item) for key, item in value.items()}
+        value = {key: without_surrogates(item) for key, item in value.items()}
     return Fields(value, kind)
 
 
@@ -175,12 +175,12 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
-def _without_surrogates(value: object) -> object:
+def without_surrogates(value: object) -> object:
     """Lone surrogates become U+FFFD, as in Go: they could not be encoded when they are echoed."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {str(_without_surrogates(key)): _without_surrogates(item) for key, item in value.items()}
+        return {str(without_surrogates(key)): without_surrogates(item) for key, item in value.items()}
     return value

@@ -11,20 +11,33 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import NoReturn
 
 from jinja2 import Template
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
+from corral_server.runner.history import Message as Message
+from corral_server.runner.history import Style, as_templates_expect
 from corral_server.runner.sandbox import Sandbox
 from corral_server.runner.template_limits import SIZE_LIMIT, TemplateLimit, measure
-
-Message = Mapping[str, object]
 
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
 )
 """For a model without a chat template: the contents alone, as Ollama prompts such a model."""
+
+_PROBE: Sequence[Message] = (
+    {"role": "user", "content": "x"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call00000", "function": {"name": "f", "arguments": {"probe": "x"}}}],
+    },
+    {"role": "tool", "content": "x", "tool_call_id": "call00000"},
+    {"role": "user", "content": "x"},
+)
+"""A chat with a call, to see how a template writes its arguments."""
 
 _GO = re.compile(
     r"\{\{-?\s*(?:/\*|\$\w*|\.\s*-?\}\}|\.[A-Za-z_]\w*|if\s+[.$(\w]|(?:range|with|template|block|define)\s+[.$\"]"
@@ -69,6 +82,7 @@ class ChatTemplate:
         *,
         prompt_for_answer: bool = True,
         variables: Mapping[str, object] | None = None,
+        tools: Sequence[Mapping[str, object]] = (),
     ) -> str:
         """The prompt text. A last message of the assistant is left open, so that the model goes on with it.
 
@@ -77,16 +91,32 @@ class ChatTemplate:
         if self._template is None:
             raise TemplateFailed(self._broken or "the chat template is broken")
         goes_on = bool(messages) and messages[-1].get("role") == "assistant"
+        style = self._style if any(message.get("tool_calls") for message in messages) else Style()
         values = {
             **self._specials,
             **(variables or {}),
-            "messages": [dict(message) for message in messages],
-            "tools": None,
+            "messages": as_templates_expect(messages, style),
+            "tools": [dict(tool) for tool in tools] or None,
             "documents": None,
             "add_generation_prompt": prompt_for_answer and not goes_on,
         }
         text = _render(self._template, values)
         return _opened(text, str(messages[-1].get("content") or "")) if goes_on else text
+
+    @cached_property
+    def _style(self) -> Style:
+        """Found by trying: most templates write arguments as JSON, some join texts that must be JSON already."""
+        short_ids = "length != 9" in self.source
+        assert self._template is not None, "asked for while a template is rendered"
+        for text_arguments in (False, True):
+            style = Style(text_arguments, short_ids)
+            values = {**self._specials, "messages": as_templates_expect(_PROBE, style), "tools": None}
+            try:
+                if '{"probe"' in _render(self._template, values):
+                    return style
+            except TemplateFailed:  # it cannot join a text and an object
+                continue
+        return Style(short_ids=short_ids)
 
 
 def go_construct(source: str) -> str | None:

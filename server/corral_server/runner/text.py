@@ -51,12 +51,12 @@ class TextAssembler:
             self.stopped = True
             shown, self._held = self._held[:first], ""
             return shown
-        keep = min((_possible_start(self._held, stop) for stop in self._stop), default=len(self._held))
+        keep = min((possible_start(self._held, stop) for stop in self._stop), default=len(self._held))
         shown, self._held = self._held[:keep], self._held[keep:]
         return shown
 
 
-def _possible_start(text: str, stop: str) -> int:
+def possible_start(text: str, stop: str) -> int:
     """The first index at which the rest of ``text`` is a beginning of ``stop``; ``len(text)`` when there is none."""
     at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while at >= 0:

@@ -1,4 +1,4 @@
-"""Telling a model's thinking from its answer while the text streams: ``<think>...</think>`` before everything else.
+"""Telling a model's thinking from its answer while the text streams: it stands between two tags, before all else.
 
 What always holds: nothing is shown that may still turn out to be a part of a tag, the tags and the white space around
 them are never shown, and all other text is shown once, in order.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-OPEN, CLOSE = "<think>", "</think>"
+from corral_server.runner.text import possible_start
+
+TAGS = ("<think>", "</think>")
 
 
 class Shown(NamedTuple):
@@ -21,7 +23,8 @@ class Shown(NamedTuple):
 class ThinkingSplitter:
     """One generation's text; ``opened`` when the prompt itself already ends with the opening tag."""
 
-    def __init__(self, *, opened: bool = False) -> None:
+    def __init__(self, tags: tuple[str, str] = TAGS, *, opened: bool = False) -> None:
+        self._open, self._close = tags
         self._held = ""
         self._state = "thinking" if opened else "start"
         self._began = False  # something other than white space of the present part was shown
@@ -48,18 +51,18 @@ class ThinkingSplitter:
     def _start(self) -> None:
         """White space may come before the opening tag; any other text means that there is no thinking."""
         text = self._held.lstrip()
-        if text.startswith(OPEN):
-            self._held, self._state = text[len(OPEN) :], "thinking"
-        elif not OPEN.startswith(text):
+        if text.startswith(self._open):
+            self._held, self._state = text[len(self._open) :], "thinking"
+        elif not self._open.startswith(text):
             self._state, self._began = "answer", True
 
     def _think(self) -> str:
-        before, tag, after = self._held.partition(CLOSE)
+        before, tag, after = self._held.partition(self._close)
         if tag:
             shown = self._trimmed(before).rstrip()
             self._held, self._state, self._began = after, "answer", False
             return shown
-        keep = _certain(self._held)
+        keep = _certain(self._held, self._close)
         shown, self._held = self._trimmed(self._held[:keep]), self._held[keep:]
         return shown
 
@@ -72,11 +75,6 @@ class ThinkingSplitter:
         return text
 
 
-def _certain(text: str) -> int:
+def _certain(text: str, close: str) -> int:
     """How much of a thought can be shown: not its trailing white space, and not what may begin the closing tag."""
-    end = len(text)
-    for length in range(min(len(CLOSE) - 1, end), 0, -1):
-        if text.endswith(CLOSE[:length]):
-            end -= length
-            break
-    return len(text[:end].rstrip())
+    return len(text[: possible_start(text, close)].rstrip())

@@ -1,29 +1,52 @@
-"""Which format a model speaks, from its chat template."""
+"""Which format a model speaks, found from the markers in its chat template."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache
 
-from corral_server.runner.formats.calls import Parsed, Parser
-from corral_server.runner.thinking import OPEN, ThinkingSplitter
-from corral_server.runner.tools import Tool
+from corral_server.runner.formats.calls import Format, Wanted
+from corral_server.runner.formats.deepseek import OPEN as DEEPSEEK
+from corral_server.runner.formats.deepseek import deepseek
+from corral_server.runner.formats.glm import GLM
+from corral_server.runner.formats.harmony import HARMONY
+from corral_server.runner.formats.hermes import HERMES
+from corral_server.runner.formats.llama3 import LLAMA3
+from corral_server.runner.formats.mistral import mistral
+from corral_server.runner.formats.others import COMMAND, GENERIC, GRANITE, PHI4
+from corral_server.runner.formats.qwen_coder import QWEN_CODER
+from corral_server.runner.grammar import framed_grammar
+from corral_server.runner.tools import name_of, parameters_of
+
+_FAMILIES: tuple[tuple[str, Callable[[str], Format]], ...] = (
+    ("<|channel|>", lambda _: HARMONY),
+    (DEEPSEEK, deepseek),
+    ("[TOOL_CALLS]", mistral),
+    ("<|START_ACTION|>", lambda _: COMMAND),
+    ("<function=", lambda _: QWEN_CODER),
+    ("<arg_key>", lambda _: GLM),
+    ("<tool_call>", lambda _: HERMES),
+    ("<|/tool_call|>", lambda _: PHI4),
+    ("<|tool_call|>", lambda _: GRANITE),
+    ("<|python_tag|>", lambda _: LLAMA3),
+    ("<|start_header_id|>", lambda _: LLAMA3),
+)
+"""The first marker that a template has decides."""
 
 
-def parser_for(template: str, *, thinks: bool, tools: Sequence[Tool], prompt_end: str) -> Parser | None:
-    """The parser for one generation; None when there is nothing to be told apart."""
-    if not template or not thinks:
-        return None
-    return _Thinking(ThinkingSplitter(opened=prompt_end.rstrip().endswith(OPEN)))
+@lru_cache(maxsize=16)
+def format_of(template: str) -> Format:
+    return next((make(template) for marker, make in _FAMILIES if marker in template), GENERIC)
 
 
-class _Thinking:
-    def __init__(self, splitter: ThinkingSplitter) -> None:
-        self._splitter = splitter
+def calls_grammar(template: str, wanted: Wanted) -> str:
+    """GBNF for an answer that is a call of one of the tools, after a thought where there is one.
 
-    def push(self, text: str) -> Parsed:
-        shown = self._splitter.push(text)
-        return Parsed(shown.thinking, shown.answer)
-
-    def end(self) -> Parsed:
-        shown = self._splitter.flush()
-        return Parsed(shown.thinking, shown.answer)
+    Raises InvalidGrammar when a tool's schema cannot be held.
+    """
+    form = format_of(template)
+    parts = []
+    for tool in wanted.tools:
+        before, after = form.frame(name_of(tool))
+        parts.append((before, parameters_of(tool), after))
+    return framed_grammar(parts, lead=form.lead(wanted))

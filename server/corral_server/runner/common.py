@@ -1,0 +1,66 @@
+"""What every request for a generation has, whatever its API, and the task that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from corral_server.runner.capabilities import Think
+from corral_server.runner.generation import PromptTooLong, Task
+from corral_server.runner.options import Options
+from corral_server.runner.response_format import grammar_of
+from corral_server.runner.state import Loaded
+from corral_server.runner.window import TOO_LONG
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """``keep_alive`` is in seconds, None when the request brings none; ``wanted`` is the native ``format``."""
+
+    model: str
+    stream: bool
+    keep_alive: float | None = None
+    think: Think = None
+    truncate: bool = True
+    shift: bool = True
+    wanted: object = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+def task_of(
+    loaded: Loaded,
+    tokens: Sequence[int],
+    common: Common,
+    *,
+    options: Options,
+    grammar: str | None = None,
+    shown: frozenset[int] = frozenset(),
+) -> Task:
+    """``grammar`` is used in place of the request's format. Raises PromptTooLong, InvalidGrammar and ApiError."""
+    if not common.truncate and len(tokens) >= loaded.engine.context_length:
+        raise PromptTooLong(TOO_LONG)
+    return Task(
+        prompt=tuple(tokens),
+        sampling=options.sampling,
+        grammar=grammar or grammar_of(common.wanted),
+        stop=options.stop,
+        max_tokens=options.num_predict if options.num_predict > 0 else -1,
+        keep=options.num_keep,
+        shift=common.shift,
+        logprobs=common.logprobs,
+        top_logprobs=common.top_logprobs if common.logprobs else 0,
+        shown=shown,
+    )
+
+
+def think_variables(think: Think, *, thinks: bool) -> dict[str, object]:
+    """What chat templates look at: most are told whether, some how much. Unset means on for a model that thinks."""
+    if think is None and not thinks:
+        return {}
+    on = thinks if think is None else bool(think)
+    variables: dict[str, object] = {"enable_thinking": on, "thinking": on}
+    if isinstance(think, str):
+        variables["reasoning_effort"] = "high" if think == "max" else think
+    return variables
