@@ -5,6 +5,7 @@ CorralError
 ├── InvalidName       a model name that cannot be parsed
 ├── InvalidDuration   a keep_alive or a setting that is no duration
 ├── InvalidSetting    an environment variable whose value is refused
+├── InvalidQuantity   an amount of a resource that cannot be read
 ├── GGUFError         a weights file that is not a GGUF or is damaged
 └── SourceError       weights that cannot be found or are not what was promised
 """
@@ -59,6 +60,10 @@ class InvalidDuration(CorralError):
 
 class InvalidSetting(CorralError):
     """An environment variable with a value that is refused; the text says what is allowed."""
+
+
+class InvalidQuantity(CorralError):
+    """Text that is no quantity of the Kubernetes API, such as ``500m`` or ``4Gi``."""
 
 
 class GGUFError(CorralError):

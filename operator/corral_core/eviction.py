@@ -12,7 +12,7 @@ Ollama's order: the shortest keep_alive first, forever last, then by name; not t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from corral_core.activity import FOREVER
 from corral_core.snapshot import ModelState, Policy, Replica
@@ -61,15 +61,11 @@ def _order(model: ModelState) -> tuple[bool, float, str]:
     return not model.draining, keep_alive, model.key
 
 
-def first_idle(candidates: Sequence[ModelState], oldest: float) -> ModelState | None:
-    """The one that can leave at once for a request of the age ``oldest``."""
-    for model in candidates:
-        unwanted = model.demand is None or (model.draining and model.demand.oldest > oldest)
-        if idle(model) and unwanted:
-            return model
-    return None
+def can_leave(model: ModelState, oldest: float) -> bool:
+    """Whether it can leave at once for a request of the age ``oldest``."""
+    return idle(model) and (model.demand is None or (model.draining and model.demand.oldest > oldest))
 
 
-def first_to_drain(candidates: Sequence[ModelState], oldest: float) -> ModelState | None:
-    """The one that is to become idle for a request of the age ``oldest``."""
-    return next((model for model in candidates if model.demand is None or model.demand.oldest > oldest), None)
+def can_drain(model: ModelState, oldest: float) -> bool:
+    """Whether it may be made idle for a request of the age ``oldest``."""
+    return model.demand is None or model.demand.oldest > oldest

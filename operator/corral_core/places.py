@@ -1,26 +1,34 @@
-"""Who gets a place: at most ``policy.loaded_limit`` Models are loaded at once (OLLAMA_MAX_LOADED_MODELS).
+"""Who gets a place: one of ``policy.loaded_limit`` (OLLAMA_MAX_LOADED_MODELS), and room on one node.
 
-A place is taken by every Model that is to run, and by every replica on its way out until it is gone. Those who wait are
-served by the age of their oldest request. Pinned Models start without asking, and may exceed the limit; then idle ones
-leave to get back under it.
+A place is taken by every Model that is to run, and by every replica on its way out until it is gone; so is its room.
+Those who wait are served by the age of their oldest request. One who cannot be served yet keeps what is promised to it,
+and holds up nobody who fits beside that. Pinned Models start without asking for a place, and may exceed the limit; then
+idle ones leave to get back under it. Room on a node they need as all others do.
+
+A Model that was told to start and has no node yet is begun anew in every plan: it goes on where it still fits, and
+otherwise waits like the others, for somebody else may have been faster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
-from corral_core.eviction import evictable, first_idle, first_to_drain
+from corral_core.eviction import can_drain, can_leave, evictable, pinned
+from corral_core.room import ANYWHERE, Room
 from corral_core.snapshot import Decision, ModelState, Snapshot
+from corral_core.victims import Picked, pick
 
 
 @dataclass
 class _Places:
-    """The places while they are shared out: ``free`` now, ``freed`` soon, and ``candidates`` to make more of them."""
+    """What is shared out: places ``free`` now and ``later``, the room, and ``candidates`` to make more of both."""
 
     limit: int
     free: int
-    freed: int
+    later: int
+    room: Room
     candidates: list[ModelState]
     decisions: dict[str, Decision]
 
@@ -33,8 +41,10 @@ def share_out(
     ``settled`` are the decisions on all Models but the claimants; they hold for who makes no room.
     """
     places = _count(snapshot, settled, now)
+    begun = [model for model in snapshot.models if _is_begun(model, settled)]
+    waiting = [*_go_on(places, begun), *claimants] if snapshot.nodes else claimants
     _back_under_limit(places)
-    for model in sorted(claimants, key=_age):
+    for model in sorted(waiting, key=_age):
         places.decisions[model.key] = _serve(places, model)
     return places.decisions
 
@@ -43,57 +53,163 @@ def _count(snapshot: Snapshot, settled: Mapping[str, Decision], now: float) -> _
     running = [model for model in snapshot.models if model.key in settled and settled[model.key].replicas > 0]
     running_keys = {model.key for model in running}
     leaving = sum(1 for model in snapshot.models if model.leaving or (model.live and model.key not in running_keys))
+    room = Room(snapshot.nodes)
+    for model in snapshot.models if snapshot.nodes else ():
+        ending = model.replicas if model.key not in running_keys else [one for one in model.replicas if one.terminating]
+        room.frees(ending)
+        room.could_free(ending if pinned(model) else model.replicas)
     limit = snapshot.policy.loaded_limit
     free = limit - len(running) - leaving
-    return _Places(limit, free, leaving, evictable(running, snapshot.policy, now), dict(settled))
+    candidates = evictable(running, snapshot.policy, now)
+    return _Places(limit, free, free + leaving, room, candidates, dict(settled))
+
+
+def _is_begun(model: ModelState, settled: Mapping[str, Decision]) -> bool:
+    """Whether it is to run and has no node yet."""
+    return model.key in settled and settled[model.key].replicas > 0 and not model.live
+
+
+def _go_on(places: _Places, begun: Sequence[ModelState]) -> list[ModelState]:
+    """Those who have begun keep the room that they find; returns the others."""
+    waiting = []
+    for model in sorted(begun, key=_age):
+        place = places.room.now(model.needs, model.place)
+        if place is not None:
+            places.room.take(place, model.needs)
+            places.decisions[model.key] = replace(places.decisions[model.key], place=place)
+            continue
+        if not pinned(model):
+            places.free += 1
+            places.later += 1
+        waiting.append(model)
+    return waiting
 
 
 def _back_under_limit(places: _Places) -> None:
-    while places.free + places.freed < 0:
-        victim = first_idle([model for model in places.candidates if model.demand is None], oldest=0.0)
+    while places.later < 0:
+        victim = next((model for model in places.candidates if model.demand is None and can_leave(model, 0.0)), None)
         if victim is None:
             return
-        places.candidates.remove(victim)
-        places.freed += 1
         reason = f"unloaded: more than {places.limit} models (OLLAMA_MAX_LOADED_MODELS) are loaded"
-        places.decisions[victim.key] = Decision(0, reason)
+        _leaves(places, victim, Decision(0, reason))
 
 
-def _age(model: ModelState) -> tuple[float, float, str]:
-    return (model.demand.oldest if model.demand else 0.0), model.created, model.key
+def _leaves(places: _Places, victim: ModelState, decision: Decision) -> None:
+    """The victim makes room: its place and its room count as free later."""
+    places.candidates.remove(victim)
+    places.later += 1
+    places.room.frees(victim.live)
+    places.decisions[victim.key] = decision
+
+
+def _age(model: ModelState) -> tuple[bool, float, float, str]:
+    return not pinned(model), (model.demand.oldest if model.demand else 0.0), model.created, model.key
 
 
 def _serve(places: _Places, model: ModelState) -> Decision:
-    """One claimant's Decision: start now, or wait for a place, which the first victim in order is to free."""
-    if places.free > 0:
-        places.free -= 1
-        return Decision(1, "requests wait: starting")
-    if places.free + places.freed > 0:
-        places.free -= 1
-        return _waits("requests wait: starts when a model that is being unloaded is gone")
-    oldest = model.demand.oldest if model.demand else 0.0
-    return _evict_for(places, model, oldest) or _drain_for(places, model, oldest) or _waits(_full(places))
+    """One Decision for a Model that needs a place: start now, or wait until somebody has made room."""
+    decision = _start(places, model) or _wait(places, model) or _evict_for(places, model)
+    decision = decision or _drain_for(places, model) or _hold(places, model)
+    if pinned(model):
+        return replace(places.decisions[model.key], place=decision.place)
+    return decision
 
 
-def _evict_for(places: _Places, model: ModelState, oldest: float) -> Decision | None:
-    victim = first_idle(places.candidates, oldest)
-    if victim is None:
+def _start(places: _Places, model: ModelState) -> Decision | None:
+    if not pinned(model) and (places.free <= 0 or places.later <= 0):
         return None
-    places.candidates.remove(victim)
-    places.decisions[victim.key] = Decision(0, f"unloaded: makes room for {model.key}", yields_to=model.key)
-    return _waits(f"requests wait: {victim.key} is unloaded to make room")
-
-
-def _drain_for(places: _Places, model: ModelState, oldest: float) -> Decision | None:
-    victim = first_to_drain(places.candidates, oldest)
-    if victim is None:
+    place = places.room.now(model.needs, model.place)
+    if place is None:
         return None
-    places.candidates.remove(victim)
-    reason = f"ends its requests and takes no new ones: makes room for {model.key}"
-    places.decisions[victim.key] = replace(
-        places.decisions[victim.key], reason=reason, draining=True, yields_to=model.key
-    )
-    return _waits(f"requests wait: {victim.key} ends its requests to make room")
+    places.room.take(place, model.needs)
+    if not pinned(model):
+        places.free -= 1
+        places.later -= 1
+    return Decision(1, "requests wait: starting", place=place)
+
+
+def _wait(places: _Places, model: ModelState) -> Decision | None:
+    if not pinned(model) and places.later <= 0:
+        return None
+    place = places.room.later(model.needs, model.place)
+    if place is None:
+        return None
+    _promise(places, model, place)
+    return _waits("requests wait: starts when a model that is being unloaded is gone", place)
+
+
+def _promise(places: _Places, model: ModelState, place: str) -> None:
+    places.room.promise(place, model.needs)
+    if not pinned(model):
+        places.later -= 1
+
+
+def _evict_for(places: _Places, model: ModelState) -> Decision | None:
+    picked = _pick(places, model, [each for each in places.candidates if can_leave(each, _oldest(model))])
+    if picked is None:
+        return None
+    for victim in picked.victims:
+        _leaves(places, victim, Decision(0, f"unloaded: makes room for {model.key}", yields_to=model.key))
+    _promise(places, model, picked.place)
+    return _waits(f"requests wait: {_listed(picked)} unloaded to make room", picked.place)
+
+
+def _drain_for(places: _Places, model: ModelState) -> Decision | None:
+    """Busy ones end their requests first; those among the picked who are idle leave at once."""
+    oldest = _oldest(model)
+    picked = _pick(places, model, [each for each in places.candidates if can_drain(each, oldest)])
+    if picked is None:
+        return None
+    for victim in picked.victims:
+        if can_leave(victim, oldest):
+            decision = Decision(0, f"unloaded: makes room for {model.key}", yields_to=model.key)
+        else:
+            reason = f"ends its requests and takes no new ones: makes room for {model.key}"
+            decision = replace(
+                places.decisions[victim.key], reason=reason, draining=True, yields_to=model.key, place=ANYWHERE
+            )
+        _leaves(places, victim, decision)
+    _promise(places, model, picked.place)
+    names = ", ".join(victim.key for victim in picked.victims)
+    ends = "ends its requests" if len(picked.victims) == 1 else "end their requests"
+    return _waits(f"requests wait: {names} {ends} to make room", picked.place)
+
+
+def _pick(places: _Places, model: ModelState, among: Sequence[ModelState]) -> Picked | None:
+    least = 0 if pinned(model) or places.later > 0 else 1
+    return pick(places.room, model.needs, model.place, among=among, least=least)
+
+
+def _listed(picked: Picked) -> str:
+    names = ", ".join(victim.key for victim in picked.victims)
+    return f"{names} is" if len(picked.victims) == 1 else f"{names} are"
+
+
+def _oldest(model: ModelState) -> float:
+    """How old a request has to be so that nobody makes room for this Model any more who is waited for by it."""
+    if pinned(model):
+        return -inf
+    return model.demand.oldest if model.demand else 0.0
+
+
+def _hold(places: _Places, model: ModelState) -> Decision:
+    """Nobody can make room at present. A node on which there may be room in time is kept for it."""
+    full = places.later <= 0 and not pinned(model)
+    place = _kept(places, model)
+    if place is not None and not full:
+        _promise(places, model, place)
+    elif place is not None:
+        places.room.promise(place, model.needs)
+    if full or model.needs is None:
+        return _waits(_full(places), place or ANYWHERE)
+    return _waits(f"requests wait: {places.room.why_not(model.needs)}", place or ANYWHERE)
+
+
+def _kept(places: _Places, model: ModelState) -> str | None:
+    if model.needs is None:
+        return None
+    names = [spot.node.name for spot in places.room.attainable(model.needs)]
+    return model.place if model.place in names else next(iter(names), None)
 
 
 def _full(places: _Places) -> str:
@@ -103,5 +219,5 @@ def _full(places: _Places) -> str:
     )
 
 
-def _waits(reason: str) -> Decision:
-    return Decision(0, reason, waiting_for_capacity=True)
+def _waits(reason: str, place: str) -> Decision:
+    return Decision(0, reason, waiting_for_capacity=True, place=place)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from corral_core.activity import FOREVER
 from corral_core.eviction import idle, loading, pinned, unused_until
+from corral_core.fit import Verdicts
 from corral_core.places import share_out
 from corral_core.snapshot import Decision, ModelState, Plan, Policy, Snapshot
 
@@ -24,14 +25,24 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     """
     settled: dict[str, Decision] = {}
     claimants: list[ModelState] = []
+    verdicts = Verdicts([state.node for state in snapshot.nodes])
     for model in snapshot.models:
-        decision = _by_itself(model, snapshot.policy, now)
+        decision = _hopeless(model, verdicts) or _by_itself(model, snapshot.policy, now)
         if decision is None:
             claimants.append(model)
         else:
             settled[model.key] = decision
     decisions = share_out(snapshot, settled, claimants, now=now)
     return Plan(decisions, _next_time(snapshot, decisions, now))
+
+
+def _hopeless(model: ModelState, verdicts: Verdicts) -> Decision | None:
+    """For a Model that asks for more than any node has: it is not tried, and whoever waits for it is told why."""
+    fixed = _fixed(model)
+    if model.live or (fixed is not None and fixed.replicas == 0):
+        return None
+    failure = verdicts.why_never(model.needs)
+    return Decision(0, failure, failure=failure) if failure is not None else None
 
 
 def _by_itself(model: ModelState, policy: Policy, now: float) -> Decision | None:

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 from corral_core.activity import Activity
 from corral_core.model import ModelSpec
+from corral_core.node import Needs, Node
+from corral_core.quantities import Amounts
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One runner of a Model as observed. ``activity`` None means it cannot be asked, and so counts as busy.
 
-    ``ready_since`` is when it became ready, None while it is not or when nobody noted it.
+    ``ready_since`` is when it became ready, None while it is not or when nobody noted it. ``node`` is where it runs and
+    ``holds`` what it takes there, until it is gone; where nodes are not known both are empty.
     """
 
     name: str
@@ -25,6 +28,8 @@ class Replica:
     started_at: float
     activity: Activity | None = None
     ready_since: float | None = None
+    node: str = ""
+    holds: Amounts = field(default_factory=dict)
 
     @property
     def idle(self) -> bool:
@@ -44,7 +49,9 @@ class ModelState:
     """A Model and all that is known of it. ``desired`` is the number of replicas asked for at present.
 
     ``refused`` is why the Model is not served at all (its names belong to another Model, say); None when it is.
-    ``draining`` is what the last plan said: a busy Model that was picked to make room stays picked.
+    ``draining`` is what the last plan said: a busy Model that was picked to make room stays picked. ``place`` is the
+    node that it had in mind for the Model, empty for none. ``needs`` is what a replica asks of a node, None: not known.
+    ``replicas`` are those that have a node; one without holds nothing yet, and is as good as not begun.
     """
 
     key: str
@@ -55,6 +62,8 @@ class ModelState:
     demand: Demand | None = None
     refused: str | None = None
     draining: bool = False
+    needs: Needs | None = None
+    place: str = ""
 
     @property
     def live(self) -> tuple[Replica, ...]:
@@ -88,9 +97,20 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node and what is taken of it, by all pods there that have not ended, whoever owns them."""
+
+    node: Node
+    taken: Amounts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
+    """``nodes`` empty: nothing is known of them, and only the number of loaded Models counts."""
+
     models: tuple[ModelState, ...]
     policy: Policy = field(default_factory=Policy)
+    nodes: tuple[NodeState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +119,8 @@ class Decision:
 
     ``waiting_for_capacity`` is set when requests wait and nothing could be started for them yet. ``yields_to`` is the
     key of the Model that this one makes room for. With ``draining`` it is still busy: its replicas stay, but nobody may
-    route new requests to them (they wait, and count as demand), so that it becomes idle and leaves.
+    route new requests to them (they wait, and count as demand), so that it becomes idle and leaves. ``place`` is the
+    node that it starts or waits for. ``failure`` is why it can never start on the nodes that there are.
     """
 
     replicas: int
@@ -107,6 +128,8 @@ class Decision:
     waiting_for_capacity: bool = False
     draining: bool = False
     yields_to: str | None = None
+    place: str = ""
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

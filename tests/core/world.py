@@ -3,18 +3,20 @@
 Time goes in whole seconds. In each second requests arrive and end, loads and unloadings end, the plan is made and
 applied, and waiting requests are dispatched, first in first out. What a runner says of itself is late: a request that
 it was sent shows only in the next second, and one that it was told to leave with goes back to its place in the queue.
+With nodes there is a scheduler: once a second it gives each new runner a node with enough memory, by a rule of its own
+that the planner does not know; other people's pods come and go. Without nodes every runner begins at once.
 What the planner must never do raises AssertionError where it happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from corral_core.activity import FOREVER, Activity
 from corral_core.planner import plan
-from corral_core.snapshot import Demand, ModelState, Plan, Policy, Replica, Snapshot
-from tests.support.planning import spec
+from corral_core.snapshot import Demand, ModelState, NodeState, Plan, Policy, Replica, Snapshot
+from tests.support.planning import needs, node, spec
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,26 @@ class Kind:
     leave_time: int = 1
     slots: int = 1
     min_replicas: int = 0
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A pod of other people, which takes memory of a node for a while."""
+
+    node: str
+    memory: int
+    comes: int
+    goes: int
+
+
+@dataclass(frozen=True)
+class Land:
+    """The nodes (name to memory), who else uses them, and which of the nodes with room the scheduler takes."""
+
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    strangers: tuple[Stranger, ...] = ()
+    takes_last: bool = False
 
 
 @dataclass
@@ -46,6 +68,7 @@ class Runner:
     ends: list[int] = field(default_factory=list)
     last_end: int | None = None
     served: int = 0
+    node: str | None = None
 
     def loaded(self, now: int) -> bool:
         return now >= self.started + self.kind.load_time
@@ -67,11 +90,23 @@ class Runner:
             vram_bytes=0,
             context_length=1,
         )
-        return Replica(self.name, loaded, self.gone_at is not None, self.started, said, ready_at if loaded else None)
+        return Replica(
+            self.name,
+            loaded,
+            self.gone_at is not None,
+            self.started,
+            said,
+            ready_at if loaded else None,
+            node=self.node or "",
+            holds=dict(needs(self.kind.memory).amounts),
+        )
 
 
 class World:
-    def __init__(self, kinds: Iterable[Kind], limit: int, requests: Iterable[Request]) -> None:
+    def __init__(
+        self, kinds: Iterable[Kind], limit: int, requests: Iterable[Request], land: Land | None = None
+    ) -> None:
+        self.land = land or Land()
         self.kinds = {kind.key: kind for kind in kinds}
         self.policy = Policy(max_loaded=limit)
         self.coming = sorted(requests, key=lambda request: request.arrives)
@@ -79,6 +114,7 @@ class World:
         self.runners: dict[str, list[Runner]] = {key: [] for key in self.kinds}
         self.desired = dict.fromkeys(self.kinds, 0)
         self.draining = dict.fromkeys(self.kinds, False)
+        self.places = dict.fromkeys(self.kinds, "")
         self.started = self.now = 0
         self.specs = {key: spec(min_replicas=kind.min_replicas) for key, kind in self.kinds.items()}
         self.served: list[tuple[Request, int]] = []
@@ -94,6 +130,7 @@ class World:
 
     def step(self) -> None:
         self._time_passes()
+        self._schedule()
         for _ in range(2 + 2 * len(self.kinds)):  # one Model's way out may open another one's, each in two plans
             self._apply(plan(self.snapshot(), self.now))
             self._dispatch()
@@ -101,7 +138,27 @@ class World:
         self.now += 1
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(tuple(self._state(key) for key in self.kinds), self.policy)
+        nodes = tuple(
+            NodeState(node(name, memory), {"memory": self._taken(name)}) for name, memory in self.land.nodes.items()
+        )
+        return Snapshot(tuple(self._state(key) for key in self.kinds), self.policy, nodes)
+
+    def _taken(self, name: str) -> int:
+        ours = sum(runner.kind.memory for runners in self.runners.values() for runner in runners if runner.node == name)
+        theirs = (
+            each.memory for each in self.land.strangers if each.node == name and each.comes <= self.now < each.goes
+        )
+        return ours + sum(theirs)
+
+    def _schedule(self) -> None:
+        """Each runner that has none gets a node with room; one whose pod waits has not been started."""
+        for runner in [runner for runners in self.runners.values() for runner in runners if runner.node is None]:
+            free = {name: memory - self._taken(name) for name, memory in self.land.nodes.items()}
+            fitting = sorted(name for name, memory in free.items() if memory >= runner.kind.memory)
+            if fitting:
+                runner.node = fitting[-1 if self.land.takes_last else 0]
+                runner.started = self.now
+                self.started += 1
 
     def _state(self, key: str) -> ModelState:
         queue = self.waiting[key]
@@ -110,9 +167,11 @@ class World:
             created=0.0,
             spec=self.specs[key],
             desired=self.desired[key],
-            replicas=tuple(runner.observed(self.now) for runner in self.runners[key]),
+            replicas=tuple(runner.observed(self.now) for runner in self.runners[key] if runner.node is not None),
             demand=Demand(len(queue), queue[0].arrives) if queue else None,
             draining=self.draining[key],
+            needs=needs(self.kinds[key].memory),
+            place=self.places[key],
         )
 
     def _time_passes(self) -> None:
@@ -136,7 +195,10 @@ class World:
         runner.sent = []
 
     def _leave(self, runner: Runner) -> None:
-        """The runner is told to leave: it refuses what it has not begun."""
+        """The runner is told to leave: it refuses what it has not begun. Without a node it is gone at once."""
+        if runner.node is None:
+            self.runners[runner.kind.key].remove(runner)
+            return
         runner.gone_at = self.now + runner.kind.leave_time
         queue = self.waiting[runner.kind.key]
         queue[:] = sorted([*runner.sent, *queue], key=lambda request: request.arrives)
@@ -146,12 +208,17 @@ class World:
         self._check(made)
         for key, decision in made.decisions.items():
             self.desired[key], self.draining[key] = decision.replicas, decision.draining
+            self.places[key] = decision.place
             live = [runner for runner in self.runners[key] if runner.gone_at is None]
             for runner in live[decision.replicas :]:
                 self._leave(runner)
             for _ in range(decision.replicas - len(live)):
-                self.runners[key].append(Runner(self.kinds[key], f"{key}-{self.started}", self.now))
-                self.started += 1
+                self._start(self.kinds[key])
+
+    def _start(self, kind: Kind) -> None:
+        begins = not self.land.nodes
+        self.runners[kind.key].append(Runner(kind, f"{kind.key}-{self.started}", self.now, node="" if begins else None))
+        self.started += begins
 
     def _check(self, made: Plan) -> None:
         for key, decision in made.decisions.items():
@@ -179,7 +246,8 @@ class World:
     def _dispatch(self) -> None:
         for key, queue in self.waiting.items():
             for runner in self.runners[key]:
-                routable = runner.loaded(self.now) and runner.gone_at is None and not self.draining[key]
+                loaded = runner.node is not None and runner.loaded(self.now)
+                routable = loaded and runner.gone_at is None and not self.draining[key]
                 while queue and routable and len(runner.ends) + len(runner.sent) < runner.kind.slots:
                     runner.sent.append(queue.pop(0))
 
@@ -187,3 +255,4 @@ class World:
         made = plan(self.snapshot(), self.now)
         assert {key: decision.replicas for key, decision in made.decisions.items()} == self.desired
         assert {key: decision.draining for key, decision in made.decisions.items()} == self.draining
+        assert {key: decision.place for key, decision in made.decisions.items()} == self.places

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from corral_core.activity import Activity
 from corral_core.model import ModelSpec
+from corral_core.node import Needs, Node, Taint
 from corral_core.planner import plan
-from corral_core.snapshot import Decision, Demand, ModelState, Plan, Policy, Replica, Snapshot
+from corral_core.quantities import total
+from corral_core.snapshot import Decision, Demand, ModelState, NodeState, Plan, Policy, Replica, Snapshot
 
 NOW = 1_000_000.0
 
@@ -81,3 +86,31 @@ def plan_for(*models: ModelState, limit: int = 3, now: float = NOW) -> Plan:
 def decide(model: ModelState, *others: ModelState, limit: int = 3, now: float = NOW) -> Decision:
     """The Decision for the first Model."""
     return plan_for(model, *others, limit=limit, now=now).decisions[model.key]
+
+
+def node(
+    name: str, memory: int = 0, *, labels: dict[str, str] | None = None, taints: tuple[Taint, ...] = (), **more: int
+) -> Node:
+    """A ready node; ``more`` are further resources."""
+    allocatable = {"memory": memory, "pods": 110, **more}
+    return Node(name, allocatable, labels or {}, allocatable, taints)
+
+
+def needs(memory: int = 0, **more: int) -> Needs:
+    return Needs(tuple(sorted({"memory": memory, "pods": 1, **more}.items())))
+
+
+def sized(model: ModelState, memory: int, *, on: str = "", place: str = "", **more: int) -> ModelState:
+    """The Model with needs; its replicas are on the node and hold as much."""
+    wanted = needs(memory, **more)
+    there = tuple(replace(one, node=on, holds=dict(wanted.amounts)) for one in model.replicas)
+    return replace(model, needs=wanted, replicas=there, place=place)
+
+
+def plan_on(nodes: Iterable[Node], *models: ModelState, others: dict[str, int] | None = None, limit: int = 9) -> Plan:
+    """The plan on these nodes, of which the Models' replicas, and ``others``' memory, are taken."""
+    states = []
+    for each in nodes:
+        held = [one.holds for model in models for one in model.replicas if one.node == each.name]
+        states.append(NodeState(each, total([*held, {"memory": (others or {}).get(each.name, 0)}])))
+    return plan(Snapshot(models, Policy(max_loaded=limit), tuple(states)), NOW)

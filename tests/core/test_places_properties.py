@@ -1,0 +1,148 @@
+"""Properties of the planner with nodes that have memory. World asserts at every step what it asserts without them, and
+that planning again changes nothing, the nodes that are in mind included.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corral_core.activity import FOREVER
+from corral_core.planner import plan
+from corral_core.snapshot import Demand, ModelState, NodeState, Policy, Snapshot
+from tests.core.world import Kind, Land, Request, Stranger, World
+from tests.support.planning import NOW, activity, needs, node, replica, sized, spec
+
+KEYS = "abcde"
+LARGEST = 10
+"""The memory of the largest model, and of the smallest of the nodes: everybody fits on every node."""
+
+kinds = st.tuples(
+    *(
+        st.builds(
+            Kind,
+            key=st.just(key),
+            keep_alive=st.sampled_from([0.0, 1.0, 5.0, 60.0, FOREVER]),
+            load_time=st.integers(0, 4),
+            leave_time=st.integers(0, 3),
+            slots=st.integers(1, 3),
+            memory=st.integers(1, LARGEST),
+        )
+        for key in KEYS
+    )
+)
+requests = st.lists(
+    st.builds(Request, model=st.sampled_from(KEYS), arrives=st.integers(0, 20), lasts=st.integers(1, 5)), max_size=12
+)
+NODES = ("m", "n", "o")
+strangers = st.lists(
+    st.builds(
+        Stranger,
+        node=st.sampled_from(NODES),
+        memory=st.integers(1, LARGEST),
+        comes=st.integers(0, 10),
+        goes=st.integers(11, 40),
+    ),
+    max_size=3,
+).map(tuple)
+
+
+@st.composite
+def lands(draw: st.DrawFn, *, shared: bool) -> Land:
+    names = NODES[: draw(st.integers(1, len(NODES)))]
+    memory = {name: draw(st.integers(LARGEST, 2 * LARGEST)) for name in names}
+    others = draw(strangers) if shared else ()
+    return Land(memory, tuple(each for each in others if each.node in names), draw(st.booleans()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(kinds, st.integers(1, 6), requests, lands(shared=False))
+def test_every_request_is_served(kinds: tuple[Kind, ...], limit: int, requests: list[Request], land: Land) -> None:
+    world = World(kinds, limit, requests, land)
+    world.run(until=400)
+    assert not any(world.waiting.values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(kinds, st.integers(1, 6), requests, lands(shared=True))
+def test_every_request_is_served_beside_pods_that_come_and_go(
+    kinds: tuple[Kind, ...], limit: int, requests: list[Request], land: Land
+) -> None:
+    world = World(kinds, limit, requests, land)
+    world.run(until=400)
+    assert not any(world.waiting.values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(kinds, st.integers(1, 6), requests, lands(shared=False))
+def test_no_oscillation_a_runner_gets_a_node_only_for_requests_that_it_serves(
+    kinds: tuple[Kind, ...], limit: int, requests: list[Request], land: Land
+) -> None:
+    world = World(kinds, limit, requests, land)
+    world.run(until=400)
+    assert world.started <= len(requests)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(0, 3), st.integers(1, 4))
+def test_steady_traffic_for_small_models_does_not_keep_a_large_one_waiting(
+    slots: int, lasts: int, load: int, small: int
+) -> None:
+    steady = [Request("abc"[second % 3], second, lasts) for second in range(60)]
+    lone = Request("z", 5, 1)
+    kinds = [Kind(key, slots=slots, load_time=load, memory=small) for key in "abc"]
+    world = World([*kinds, Kind("z", load_time=load, memory=LARGEST)], 9, [*steady, lone], Land({"n": LARGEST}))
+    world.run(until=900)
+    older = sum(1 for request in steady if request.arrives <= lone.arrives)
+    assert dict(world.served)[lone] - lone.arrives <= older * (lasts + 1) + 3 * (load + 2) + 8 + Policy().min_residency
+    assert not any(world.waiting.values())
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> Snapshot:
+    """One Model that requests wait for, on nodes full of others, idle and busy."""
+    models = [ModelState("w", 0.0, spec(), 0, demand=Demand(1, NOW - 5), needs=needs(draw(st.integers(1, LARGEST))))]
+    nodes = []
+    for name in NODES:
+        taken = 0
+        for number in range(draw(st.integers(0, 4))):
+            said = activity(in_flight=draw(st.integers(0, 1)), keep_alive=draw(st.sampled_from([1.0, 60.0])))
+            pinned = {"min_replicas": draw(st.sampled_from([0, 0, 0, 1]))}
+            size = draw(st.integers(1, 5))
+            state = ModelState(f"{name}{number}", 0.0, spec(**pinned), 1, (replica(said),))
+            models.append(sized(state, size, on=name))
+            taken += size
+        nodes.append(NodeState(node(name, max(taken, LARGEST)), {"memory": taken}))
+    return Snapshot(tuple(models), Policy(max_loaded=99), tuple(nodes))
+
+
+@settings(max_examples=300, deadline=None)
+@given(crowded())
+def test_room_is_made_on_one_node_and_nobody_leaves_without_need(snapshot: Snapshot) -> None:
+    made = plan(snapshot, NOW)
+    winner = made.decisions["w"]
+    states = {state.key: state for state in snapshot.models}
+    picked = [key for key, decision in made.decisions.items() if decision.yields_to == "w"]
+    free = {each.node.name: each.node.allocatable["memory"] - each.taken["memory"] for each in snapshot.nodes}
+    wanted = _memory(states["w"])
+    if winner.replicas:
+        assert picked == []
+        assert free[winner.place] >= wanted
+        return
+    assert max(free.values()) < wanted, "nobody waits while there is room"
+    freed = [states[key].replicas[0].holds["memory"] for key in picked]
+    assert {states[key].replicas[0].node for key in picked} <= {winner.place}
+    if picked:
+        assert free[winner.place] + sum(freed) >= wanted
+        assert all(free[winner.place] + sum(freed) - one < wanted for one in freed), "each of them is needed"
+    unpinned = [state for state in snapshot.models if state.key != "w" and not state.spec.min_replicas]
+    could = {
+        name: room + sum(_memory(each) for each in unpinned if each.replicas[0].node == name)
+        for name, room in free.items()
+    }
+    assert bool(picked) == (max(could.values()) >= wanted), "room is made wherever it can be"
+
+
+def _memory(state: ModelState) -> int:
+    assert state.needs is not None
+    return dict(state.needs.amounts)["memory"]
