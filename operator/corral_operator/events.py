@@ -11,10 +11,16 @@ from corral_operator.objects import ModelObject
 _WARNINGS = frozenset({"Failed", "WaitingForCapacity"})
 
 
-def phase_event(item: ModelObject, status: Json, now: float) -> Json:
-    """The Event for a Model whose status has just got another phase; the last condition says why."""
+def phase_event(item: ModelObject, status: Json, now: float, *, decided: str = "") -> Json:
+    """The Event for a Model whose status has just got another phase; the last condition says why.
+
+    Only that of a start does not: it says what the runner does, and ``decided`` why it was started.
+    """
     phase = text(status, "phase")
     conditions = objects(status, "conditions")
+    message = text(conditions[-1], "message") if conditions else ""
+    if phase == "Loading" and decided:
+        message = f"{decided}; {message}"
     moment = format_seconds(now)
     return {
         "apiVersion": "v1",
@@ -29,7 +35,7 @@ def phase_event(item: ModelObject, status: Json, now: float) -> Json:
         },
         "type": "Warning" if phase in _WARNINGS else "Normal",
         "reason": phase,
-        "message": text(conditions[-1], "message")[:1024] if conditions else "",
+        "message": message[:1024],
         "source": {"component": FIELD_MANAGER},
         "reportingComponent": FIELD_MANAGER,
         "firstTimestamp": moment,

@@ -46,16 +46,19 @@ class Reporter:
         if "phase" in differs:
             self._expiry_written.pop(key, None)  # the first expiry of each phase is news
             logs.event("phase", model=key, phase=status["phase"], was=text(item.status, "phase"))
-            await self._announce(item, status)
+            await self._announce(view, status)
         if "expiresAt" not in status:
             self._expiry_written.pop(key, None)
         elif "expiresAt" in differs:
             self._expiry_written[key] = now
         return None
 
-    async def _announce(self, item: ModelObject, status: Json) -> None:
+    async def _announce(self, view: View, status: Json) -> None:
+        item = view.item
+        decided = view.decision.reason if view.decision else ""
+        event = phase_event(item, status, self._clock(), decided=decided)
         try:
-            await self._kube.create(paths.events(item.namespace), phase_event(item, status, self._clock()))
+            await self._kube.create(paths.events(item.namespace), event)
         except KubeError as error:
             logs.event("event_not_posted", level=logging.DEBUG, model=item.meta.key, error=str(error))
 
