@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import pytest
 
 from corral_core.model import ModelSpec
-from corral_server.gateway.directory import Endpoint
+from corral_server.gateway.directory import Endpoint, Entry
 from corral_server.wire.errors import QUEUE_FULL
 from tests.support.fake_upstream import (
+    Call,
     fake_upstream,
+    refuse,
+    reply,
     stream,
 )
 from tests.support.gateway import MemoryDirectory, endpoint, entry, gateway_over, run, running_gateway
@@ -54,7 +58,122 @@ def test_one_more_than_the_queue_holds_is_refused_in_the_format_of_its_path(path
         error = answer.json()["error"]
         assert answer.status_code == 503
         assert (error if isinstance(error, str) else error["message"]) == QUEUE_FULL
-        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["retry-after"] == "5", "nothing has been seen to finish yet"
+
+    run(scenario())
+
+
+def queued(name: str = "tiny", *ports: int, slots: int = 4, **bounds: object) -> Entry:
+    """A Model with bounds on what waits for it, as in ``spec.queue``."""
+    made = entry(name, *ports, slots=slots)
+    spec = ModelSpec.model_validate({"source": SOURCE, "queue": bounds})
+    return replace(made, model=replace(made.model, spec=spec))
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+def test_one_more_than_may_wait_for_a_model_is_refused_and_others_are_not(path: str) -> None:
+    async def scenario() -> None:
+        async with fake_upstream() as up:
+            directory = MemoryDirectory.of(queued(maxPending=2), entry("other"))
+            async with running_gateway(directory) as gateway:
+                held = [asyncio.create_task(gateway.chat(model)) for model in ("tiny", "tiny", "other", "other")]
+                await gateway.until_waiting(4)
+                answer = await gateway.chat(path=path)
+                directory.change("default/tiny", endpoints=(endpoint(up.port),))
+                directory.change("default/other", endpoints=(endpoint(up.port),))
+                assert {each.status_code for each in await asyncio.gather(*held)} == {200}
+        error = answer.json()["error"]
+        assert answer.status_code == 503
+        text = error if isinstance(error, str) else error["message"]
+        assert text == "as many requests wait for model 'tiny:latest' as may (2), please try again"
+        assert int(answer.headers["retry-after"]) >= 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+def test_a_request_waits_no_longer_than_its_model_says(path: str) -> None:
+    async def scenario() -> None:
+        async with fake_upstream() as up:
+            directory = MemoryDirectory.of(queued(maxWait="50ms"))
+            async with running_gateway(directory) as gateway:
+                answer = await gateway.chat(path=path)
+                assert gateway.waiting == 0
+                assert directory.demands[-1] == ("default/tiny", 0, None)
+                directory.change(endpoints=(endpoint(up.port),))
+                assert (await gateway.chat()).status_code == 200
+        error = answer.json()["error"]
+        assert answer.status_code == 504
+        text = error if isinstance(error, str) else error["message"]
+        assert text == "the request has waited for model 'tiny:latest' as long as it may (50ms)"
+        assert len(up.calls) == 1
+
+    run(scenario())
+
+
+def test_a_request_that_runs_is_not_ended_by_the_bound_on_waiting() -> None:
+    async def scenario() -> None:
+        gate = asyncio.Event()
+
+        async def slow(call: Call) -> None:
+            await gate.wait()
+            await reply()(call)
+
+        async with fake_upstream(slow) as up:
+            directory = MemoryDirectory.of(queued("tiny", up.port, slots=1, maxWait="100ms"))
+            async with running_gateway(directory) as gateway:
+                runs = asyncio.create_task(gateway.chat())
+                await auntil(lambda: up.calls)
+                waits = await gateway.chat()
+                gate.set()
+                assert (waits.status_code, (await runs).status_code) == (504, 200)
+
+    run(scenario())
+
+
+def test_a_runner_that_keeps_refusing_does_not_hold_a_request_for_longer_than_it_may_wait() -> None:
+    async def scenario() -> None:
+        async with fake_upstream(refuse()) as up:
+            directory = MemoryDirectory.of(queued("tiny", up.port, maxWait="300ms"))
+            async with running_gateway(directory) as gateway:
+                answer = await gateway.chat()
+        assert answer.status_code == 504
+        assert len(up.calls) > 1
+
+    run(scenario())
+
+
+def test_a_flood_for_one_model_does_not_shut_out_another() -> None:
+    async def scenario() -> None:
+        async with fake_upstream() as up:
+            directory = MemoryDirectory.of(entry("tiny"), entry("other"))
+            async with running_gateway(directory, max_queue=3) as gateway:
+                flood = [asyncio.create_task(gateway.chat()) for _ in range(3)]
+                await gateway.until_waiting(3)
+                other = asyncio.create_task(gateway.chat("other"))
+                await gateway.until_waiting(4)
+                refused = [await gateway.chat("other"), await gateway.chat()]
+                assert directory.demands[-1][:2] == ("default/other", 1)
+                for key in ("default/tiny", "default/other"):
+                    directory.change(key, endpoints=(endpoint(up.port),))
+                served = await asyncio.gather(*flood, other)
+        assert {answer.status_code for answer in refused} == {503}
+        assert {answer.status_code for answer in served} == {200}
+
+    run(scenario())
+
+
+def test_a_retried_request_waits_since_it_arrived() -> None:
+    async def scenario() -> None:
+        before = time.time()
+        async with fake_upstream(reply(), refuse()) as up:
+            directory = MemoryDirectory.of(entry("tiny", up.port))
+            async with running_gateway(directory) as gateway:
+                assert (await gateway.chat()).status_code == 200
+        ((_, _, oldest),) = [said for said in directory.demands if said[1]]
+        assert oldest is not None
+        assert before <= oldest <= time.time()
+        assert int(up.calls[1].headers["corral-queued-ns"]) < 60e9
 
     run(scenario())
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from corral_server.gateway.admission import QueueFull
 from corral_server.gateway.directory import Endpoint
-from corral_server.gateway.queue import Queue, QueueFull, Ticket
+from corral_server.gateway.queue import Queue, Ticket
 
 
 def endpoints(**slots: int) -> tuple[Endpoint, ...]:
@@ -54,7 +55,7 @@ def test_those_that_come_back_are_in_their_old_order_before_all_others(returns: 
     place.resting = True
     for number in returns:
         queue.back((first, second)[number])
-    place.endpoint = Endpoint("one", "127.0.0.1", 1, 1)
+    place.allowed = 1
     order = []
     queue.wake("a", place)
     for _ in range(3):

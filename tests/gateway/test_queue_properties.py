@@ -17,10 +17,11 @@ from hypothesis.stateful import (
     rule,
 )
 
+from corral_server.gateway.admission import LineFull, QueueFull
 from corral_server.gateway.directory import Endpoint
-from corral_server.gateway.queue import Place, Queue, QueueFull, Ticket
+from corral_server.gateway.queue import Place, Queue, Ticket
 
-KEYS = st.sampled_from(["a", "b"])
+KEYS = st.sampled_from(["a", "b", "c"])
 NAMES = st.sampled_from(["one", "two"])
 
 
@@ -31,13 +32,34 @@ class Simple:
     waiting: list[int] = field(default_factory=list)
     running: dict[int, str] = field(default_factory=dict)
     slots: dict[str, int] = field(default_factory=dict)
+    shares: dict[str, int] = field(default_factory=dict)
     resting: set[str] = field(default_factory=set)
 
     def used(self, name: str) -> int:
         return list(self.running.values()).count(name)
 
+    def allowed(self, name: str) -> int:
+        """Other gateways may leave less than all slots."""
+        return min(self.slots[name], self.shares.get(name, 9))
+
     def usable(self) -> bool:
-        return any(self.used(name) < slots for name, slots in self.slots.items() if name not in self.resting)
+        return any(self.used(name) < self.allowed(name) for name in self.slots if name not in self.resting)
+
+
+@dataclass
+class Others:
+    """What waits at other gateways."""
+
+    waiting: dict[str, int] = field(default_factory=dict)
+
+    def total(self) -> int:
+        return sum(self.waiting.values())
+
+    def of(self, key: str) -> int:
+        return self.waiting.get(key, 0)
+
+    def keys(self) -> set[str]:
+        return {key for key, number in self.waiting.items() if number}
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -46,25 +68,43 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(limit=st.integers(0, 6))
     def start(self, limit: int) -> None:
         self.limit = limit
-        self.queue = Queue(limit)
-        self.lines = {key: Simple() for key in ("a", "b")}
+        self.others = Others()
+        self.lines = {key: Simple() for key in ("a", "b", "c")}
+        self.queue = Queue(limit, elsewhere=self.others, allowance=self.allowance)
         self.listed: dict[str, tuple[Endpoint, ...]] = dict.fromkeys(self.lines, ())
         self.alive: dict[int, Ticket] = {}
         self.told: dict[int, int] = {}
-        self.returned = 0
+        self.returned = self.brought = 0
 
-    @rule(target=tickets, key=KEYS)
-    def enter(self, key: str) -> Ticket | MultipleResults[Ticket]:
-        line = self.lines[key]
-        total = sum(len(each.waiting) for each in self.lines.values())
+    def overhang(self) -> None:
+        """What other gateways hold beyond the limit was not admitted here."""
+        self.brought = max(self.brought, self.queue.waiting + self.others.total() - self.limit)
+
+    def allowance(self, key: str, endpoint: Endpoint) -> int:
+        return min(endpoint.slots, self.lines[key].shares.get(endpoint.id, 9))
+
+    def held(self) -> dict[str, int]:
+        """What waits for each model, here and elsewhere."""
+        held = {key: len(line.waiting) + self.others.of(key) for key, line in self.lines.items()}
+        return {key: number for key, number in held.items() if number}
+
+    @rule(target=tickets, key=KEYS, most=st.none() | st.integers(1, 4))
+    def enter(self, key: str, most: int | None) -> Ticket | MultipleResults[Ticket]:
+        line, held = self.lines[key], self.held()
         at_once = not line.waiting and line.usable()
+        own_full = most is not None and held.get(key, 0) >= most
+        full = sum(held.values()) >= self.limit and (key in held or len(held) >= self.limit)
         try:
-            ticket = self.queue.enter(key, self.listed[key], since=0)
-        except QueueFull:
+            ticket = self.queue.enter(key, self.listed[key], since=0, max_pending=most)
+        except LineFull:
+            assert own_full
             assert not at_once
-            assert total >= self.limit
             return multiple()
-        assert at_once or total < self.limit
+        except QueueFull:
+            assert full
+            assert not at_once
+            return multiple()
+        assert at_once or not (own_full or full)
         self.told[ticket.number] = 0
         self.alive[ticket.number] = ticket
         ticket.listener = lambda: self.tell(ticket.number)
@@ -103,6 +143,27 @@ class QueueMachine(RuleBasedStateMachine):
         self.told[ticket.number] = 0
         self.returned += 1
         self.queue.back(ticket)
+        self.follow()
+
+    @rule(ticket=tickets)
+    def give_up(self, ticket: Ticket) -> None:
+        """It waited too long; one that does not wait is left alone."""
+        line = self.lines[ticket.key]
+        self.queue.give_up(ticket, TimeoutError())
+        if ticket.number in line.waiting:
+            line.waiting.remove(ticket.number)
+            assert isinstance(self.alive.pop(ticket.number).refused, TimeoutError)
+            assert self.told[ticket.number] == 1
+
+    @rule(key=KEYS, number=st.integers(0, 6))
+    def others_hold(self, key: str, number: int) -> None:
+        self.others.waiting[key] = number
+        self.overhang()
+
+    @rule(key=KEYS, name=NAMES, share=st.integers(0, 3))
+    def others_use(self, key: str, name: str, share: int) -> None:
+        self.lines[key].shares[name] = share
+        self.queue.recount(key)
         self.follow()
 
     @rule(key=KEYS, found=st.dictionaries(NAMES, st.integers(0, 3)))
@@ -146,13 +207,15 @@ class QueueMachine(RuleBasedStateMachine):
     def the_bound_holds(self) -> None:
         if hasattr(self, "queue"):
             assert self.queue.waiting == sum(len(line.waiting) for line in self.lines.values())
-            assert self.queue.waiting <= self.limit + self.returned
+            over = self.queue.waiting + self.others.total() - self.limit
+            assert over <= self.returned + self.brought + max(0, len(self.lines) - 1)
 
     def teardown(self) -> None:
         """Whoever did not leave and was not refused is served in the end, in order."""
         if not hasattr(self, "queue"):
             return
         for key, line in self.lines.items():
+            line.shares.clear()
             self.update(key, {"last": 1})
             while line.running:
                 self.close(self.alive[min(line.running)])
@@ -175,7 +238,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert place.endpoint.id not in line.resting
                 line.waiting.remove(number)
                 line.running[number] = place.endpoint.id
-                assert line.used(place.endpoint.id) <= line.slots[place.endpoint.id]
+                assert line.used(place.endpoint.id) <= line.allowed(place.endpoint.id)
 
     def place_of(self, key: str) -> dict[str, Place]:
         return {

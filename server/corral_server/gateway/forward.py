@@ -18,6 +18,7 @@ from corral_server.gateway.messages import Answer, Request, error_answer, send_a
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
+from corral_server.gateway.routing.refusal import Busy
 from corral_server.gateway.upstream import Connection, NotBegun, Pool, Unreachable, UpstreamError
 from corral_server.wire import headers
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError
@@ -187,6 +188,8 @@ async def answer_error(request: Request, error: ApiError) -> None:
 
 
 def _retry_after(error: ApiError) -> int | None:
+    if isinstance(error, Busy):
+        return error.retry_after
     return 1 if error.status == 503 else None
 
 

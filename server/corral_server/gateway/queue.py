@@ -4,12 +4,13 @@ Everything here is synchronous and does no I/O; the callers wait and connect out
 
 - Requests of one model get slots in the order of their arrival. One that comes back because its runner did not begin
   it takes its old place, before all that arrived later. No model's line holds up another's.
-- An endpoint never has more requests than slots, except where its slots shrank below what it already had.
+- An endpoint never has more requests than it is allowed (its slots, less what other gateways may use of them), except
+  where that shrank below what it already had.
 - An endpoint that failed is tried by one request at a time until it answers, and only when no other one is free: the
   rest of the line does not wait with it for a machine that is gone.
 - While somebody waits in a line, none of its usable endpoints has a free slot.
-- A request is admitted only while fewer than ``limit`` wait in all lines together. One that was admitted is never
-  refused for want of room: those that come back may exceed the limit by what was in flight.
+- A request that has to wait is admitted by the rule of ``admission``. One that was admitted is never refused for want
+  of room: those that come back may exceed the limit by what was in flight.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
+from corral_server.gateway.admission import Admission, Elsewhere, Holding, Nowhere, QueueFull
 from corral_server.gateway.directory import Endpoint
 
+Allowance = Callable[[str, Endpoint], int]
+"""How many requests of this model may be at this endpoint from here."""
 
-class QueueFull(Exception):
-    """As many requests wait as may."""
+
+def all_slots(key: str, endpoint: Endpoint) -> int:
+    """Nobody else uses the endpoint."""
+    return endpoint.slots
 
 
 class Place:
@@ -31,10 +37,11 @@ class Place:
     ``failures`` counts those since its last answer; while there are any, ``probe`` is the one request that tries it.
     """
 
-    __slots__ = ("endpoint", "failures", "in_use", "listed", "probe", "resting")
+    __slots__ = ("allowed", "endpoint", "failures", "in_use", "listed", "probe", "resting")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.allowed = 0
         self.in_use = 0
         self.listed = True
         self.resting = False
@@ -45,7 +52,7 @@ class Place:
     def free(self) -> int:
         if not self.listed or self.resting:
             return 0
-        free = self.endpoint.slots - self.in_use
+        free = self.allowed - self.in_use
         return min(free, 0 if self.probe else 1) if self.failures else free
 
     def take(self, ticket: Ticket) -> None:
@@ -64,30 +71,33 @@ class Place:
 class Ticket:
     """One request's claim. It has a ``place`` while it holds a slot, and ``refused`` when it shall not get one.
 
-    ``since`` is the arrival in Unix seconds. ``listener`` is called when either of the two was set.
+    ``since`` is the arrival in Unix seconds, ``waits_since`` when it first had to wait, on the event loop's clock, kept
+    by those who wait. ``listener`` is called when either of the two was set.
     """
 
-    __slots__ = ("key", "listener", "number", "place", "refused", "since", "waiting")
+    __slots__ = ("key", "listener", "number", "place", "refused", "since", "waiting", "waits_since")
 
     def __init__(self, key: str, number: int, *, since: float) -> None:
         self.key = key
         self.number = number
         self.since = since
         self.waiting = False
+        self.waits_since = 0.0
         self.place: Place | None = None
         self.refused: Exception | None = None
         self.listener: Callable[[], None] | None = None
 
 
 class Line:
-    """The requests of one model, ordered by arrival, and the endpoints that serve it."""
+    """The requests of one model, ordered by arrival, and the endpoints that serve it. ``ended`` counts those served."""
 
-    __slots__ = ("places", "seen", "waiting")
+    __slots__ = ("ended", "places", "seen", "waiting")
 
     def __init__(self) -> None:
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
         self.places: dict[str, Place] = {}
         self.seen: Iterable[Endpoint] = ()
+        self.ended = 0
 
     def best(self) -> Place | None:
         """The usable endpoint with most free slots; the first of equals, so that its prompt cache stays warm.
@@ -112,16 +122,17 @@ class Line:
 class Queue:
     """All lines. A ticket is closed exactly once by its owner, whatever became of it; closing again does nothing."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, *, elsewhere: Elsewhere | None = None, allowance: Allowance = all_slots) -> None:
+        self.holding = Holding()
+        self._admission = Admission(limit, self.holding, elsewhere or Nowhere())
+        self._allowance = allowance
         self._lines: dict[str, Line] = {}
         self._numbers = itertools.count()
-        self._waiting = 0
 
     @property
     def waiting(self) -> int:
         """How many requests wait, over all models."""
-        return self._waiting
+        return self.holding.total
 
     def waiting_for(self, key: str) -> int:
         line = self._lines.get(key)
@@ -140,24 +151,26 @@ class Queue:
     def keys(self) -> tuple[str, ...]:
         return tuple(self._lines)
 
-    def enter(self, key: str, endpoints: Iterable[Endpoint], *, since: float) -> Ticket:
+    def enter(self, key: str, endpoints: Iterable[Endpoint], *, since: float, max_pending: int | None = None) -> Ticket:
         """A ticket with a place when a slot is free and nobody is before it, a waiting one otherwise.
 
-        Raises QueueFull.
+        Raises QueueFull, LineFull.
         """
-        ticket = self.enter_at_once(key, endpoints)
+        ticket = self.enter_at_once(key, endpoints, since=since)
         if ticket is not None:
             return ticket
         line = self._lines.get(key) or self._lines.setdefault(key, Line())
         ticket = Ticket(key, next(self._numbers), since=since)
-        if self._waiting >= self._limit:
+        try:
+            self._admission.check(key, max_pending=max_pending)
+        except QueueFull:
             self._tidy(key, line)
-            raise QueueFull
-        self._wait(line, ticket)
+            raise
+        self._wait(ticket)
         line.waiting[ticket] = None
         return ticket
 
-    def enter_at_once(self, key: str, endpoints: Iterable[Endpoint]) -> Ticket | None:
+    def enter_at_once(self, key: str, endpoints: Iterable[Endpoint], *, since: float) -> Ticket | None:
         """A ticket with a place, or None when the request would have to wait."""
         line = self._lines.get(key)
         if line is None or line.seen is not endpoints:
@@ -166,7 +179,7 @@ class Queue:
         place = None if line is None or line.waiting else line.best()
         if place is None:
             return None
-        ticket = Ticket(key, next(self._numbers), since=0.0)
+        ticket = Ticket(key, next(self._numbers), since=since)
         place.take(ticket)
         return ticket
 
@@ -179,6 +192,7 @@ class Queue:
             del line.waiting[ticket]
             self._stop_waiting(ticket)
         elif ticket.place is not None:
+            line.ended += 1
             self._release(line, ticket)
             self._assign(line)
         self._tidy(ticket.key, line)
@@ -190,7 +204,7 @@ class Queue:
         """
         line = self._lines[ticket.key]
         self._release(line, ticket)
-        self._wait(line, ticket)
+        self._wait(ticket)
         line.restore(ticket)
         self._assign(line)
 
@@ -208,6 +222,7 @@ class Queue:
             if place.endpoint != endpoint:
                 place.endpoint, place.resting, place.failures, place.probe = endpoint, False, 0, None
             place.listed = True
+            place.allowed = self._allowance(key, endpoint)
         for gone in [place for place in line.places.values() if not place.listed and not place.in_use]:
             del line.places[gone.endpoint.id]
         self._assign(line)
@@ -228,6 +243,24 @@ class Queue:
         line = self._lines.get(key)
         if line is not None:
             self._assign(line)
+
+    def recount(self, key: str) -> None:
+        """What other gateways use of this model's endpoints is different now."""
+        line = self._lines.get(key)
+        if line is not None:
+            for place in line.places.values():
+                place.allowed = self._allowance(key, place.endpoint)
+            self._assign(line)
+
+    def give_up(self, ticket: Ticket, error: Exception) -> None:
+        """A ticket that still waits is told the error; one that does not is left alone."""
+        line = self._lines.get(ticket.key)
+        if line is not None and ticket.waiting:
+            del line.waiting[ticket]
+            self._stop_waiting(ticket)
+            ticket.refused = error
+            _tell(ticket)
+            self._tidy(ticket.key, line)
 
     def refuse(self, key: str, error: Exception) -> None:
         """All that wait in this line are told the error."""
@@ -258,13 +291,13 @@ class Queue:
         if not place.listed and not place.in_use:
             line.places.pop(place.endpoint.id, None)
 
-    def _wait(self, line: Line, ticket: Ticket) -> None:
+    def _wait(self, ticket: Ticket) -> None:
         ticket.waiting = True
-        self._waiting += 1
+        self.holding.add(ticket.key, 1)
 
     def _stop_waiting(self, ticket: Ticket) -> None:
         ticket.waiting = False
-        self._waiting -= 1
+        self.holding.add(ticket.key, -1)
 
     def _tidy(self, key: str, line: Line) -> None:
         if not line.waiting and not line.places:

@@ -2,7 +2,7 @@
 
 A runner that could not be reached, or that says it is loading or draining, rests for a moment that doubles with each
 failure; its requests wait at their old places, and after the rest one of them tries it. A change of the endpoint ends
-the rest at once.
+the rest at once. A request waits at most as long as its Model says (``queue.maxWait``).
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import asyncio
 import functools
 import time
 
+from corral_server.gateway.admission import Elsewhere, LineFull, QueueFull
 from corral_server.gateway.directory import Directory, Endpoint, Entry
-from corral_server.gateway.queue import Place, Queue, QueueFull, Ticket
+from corral_server.gateway.queue import Allowance, Place, Queue, Ticket, all_slots
 from corral_server.gateway.routing.demand import Statements
-from corral_server.wire.errors import QUEUE_FULL, ApiError
+from corral_server.gateway.routing.pace import Pace
+from corral_server.gateway.routing.refusal import failure_of, line_full, queue_full, waited_too_long
 
 FIRST_REST, LONGEST_REST = 0.05, 1.0
 """Seconds that an endpoint rests after its first failure, and at most."""
@@ -27,9 +29,17 @@ class ModelGone(Exception):
 class Dispatcher:
     """The only owner of the queue. All methods are called on the event loop; only ``place`` waits."""
 
-    def __init__(self, directory: Directory, *, limit: int) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        limit: int,
+        elsewhere: Elsewhere | None = None,
+        allowance: Allowance = all_slots,
+    ) -> None:
         self._directory = directory
-        self._queue = Queue(limit)
+        self._queue = Queue(limit, elsewhere=elsewhere, allowance=allowance)
+        self._pace = Pace(self._queue)
         self._statements = Statements(directory.demand, self._level)
         self._rests: dict[Place, asyncio.TimerHandle] = {}
         directory.subscribe(self._changed)
@@ -46,30 +56,35 @@ class Dispatcher:
         """Admits a request. Raises ApiError: 503 when too many wait, or why the Model cannot be served."""
         if entry.failure is not None:
             raise failure_of(entry)
-        key = entry.key
+        key, most = entry.key, entry.model.spec.queue.max_pending
         try:
-            ticket = self._queue.enter(key, entry.endpoints, since=time.time())
+            ticket = self._queue.enter(key, entry.endpoints, since=time.time(), max_pending=most)
+        except LineFull:
+            raise line_full(entry, self._pace.retry_after(key)) from None
         except QueueFull:
-            raise ApiError(503, QUEUE_FULL) from None
+            raise queue_full(self._pace.retry_after(key)) from None
         if ticket.waiting:
-            self._statements.note(key)
+            self._now_waits(ticket)
         return ticket
 
     def enter_at_once(self, entry: Entry) -> Ticket | None:
         """A ticket that has its place, or None when the request would have to wait or cannot be served."""
         if entry.failure is not None:
             return None
-        return self._queue.enter_at_once(entry.key, entry.endpoints)
+        return self._queue.enter_at_once(entry.key, entry.endpoints, since=time.time())
 
     async def place(self, ticket: Ticket) -> Endpoint:
-        """Waits for a slot. Raises ModelGone, or ApiError when the Model cannot be served any more."""
+        """Waits for a slot. Raises ModelGone, or ApiError when the Model cannot be served any more or for too long."""
         if ticket.place is None and ticket.refused is None:
             turn = asyncio.get_running_loop().create_future()
             ticket.listener = functools.partial(_settle, turn)
+            timer = self._patience(ticket)
             try:
                 await turn
             finally:
                 ticket.listener = None
+                if timer is not None:
+                    timer.cancel()
         if ticket.refused is not None:
             raise ticket.refused
         assert ticket.place is not None
@@ -92,10 +107,16 @@ class Dispatcher:
             return
         self._rest(ticket.key, ticket.place)
         self._queue.back(ticket)
-        self._statements.note(ticket.key)
+        self._now_waits(ticket)
         entry = self._directory.get(ticket.key)
         if entry is None or entry.failure is not None:
             self._changed(ticket.key)
+
+    def recount(self, key: str) -> None:
+        """What other gateways hold of this model, or use of its runners, is different now."""
+        self._queue.recount(key)
+        if key in self._statements:
+            self._statements.note(key)
 
     def shutdown(self) -> None:
         """Ends the timers and withdraws the demand."""
@@ -103,6 +124,22 @@ class Dispatcher:
             timer.cancel()
         self._rests.clear()
         self._statements.close()
+        self._pace.close()
+
+    def _now_waits(self, ticket: Ticket) -> None:
+        if not ticket.waits_since:
+            ticket.waits_since = asyncio.get_running_loop().time()
+        self._pace.waiting()
+        self._statements.note(ticket.key)
+
+    def _patience(self, ticket: Ticket) -> asyncio.TimerHandle | None:
+        """Ends the wait in time, if the Model bounds it."""
+        entry = self._directory.get(ticket.key)
+        limit = entry.model.spec.queue.wait_seconds if entry is not None else None
+        if entry is None or limit is None:
+            return None
+        error = waited_too_long(entry, limit)
+        return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._queue.give_up, ticket, error)
 
     def _rest(self, key: str, place: Place) -> None:
         if place.resting:
@@ -141,10 +178,3 @@ class Dispatcher:
 def _settle(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-def failure_of(entry: Entry) -> ApiError:
-    """What a person turned off comes back when a person says so (503); what cannot load has failed (500)."""
-    spec = entry.model.spec
-    turned_off = spec.suspend or spec.replicas == 0
-    return ApiError(503 if turned_off else 500, entry.failure or "")
