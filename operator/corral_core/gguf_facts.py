@@ -23,6 +23,13 @@ MAX_INFO_TEXT = 1024
 MAX_INFO_KEYS = 512
 MAX_INFO_KEY = 256
 
+_THINKING = (
+    ("<think>", "</think>"),
+    ("<|channel|>", "analysis"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+"""What the templates of models that think have: two tags in most families, a channel in gpt-oss."""
 _TEMPLATE = "tokenizer.chat_template"
 _NOT_MODELS = frozenset({"adapter", "imatrix", "mmproj"})
 
@@ -98,7 +105,7 @@ def _capabilities(header: Header, architecture: str, template: str) -> tuple[str
         found.append("audio")
     if "tools" in template or "tool_call" in template:
         found.append("tools")
-    if "<think>" in template and "</think>" in template:
+    if any(first in template and second in template for first, second in _THINKING):
         found.append("thinking")
     return tuple(found)
 

@@ -94,8 +94,11 @@ def test_a_template_that_names_tools_means_tools(tmp_path: Path, template: str) 
     assert _with_template(tmp_path, template) == ("completion", "tools")
 
 
-def test_a_template_with_both_marks_means_thinking(tmp_path: Path) -> None:
-    assert _with_template(tmp_path, "<think>{{ x }}</think>") == ("completion", "thinking")
+@pytest.mark.parametrize(
+    "template", ["<think>{{ x }}</think>", "<|channel|>analysis<|message|>", "[THINK]{{ x }}[/THINK]"]
+)
+def test_a_template_with_the_marks_of_a_family_means_thinking(tmp_path: Path, template: str) -> None:
+    assert _with_template(tmp_path, template) == ("completion", "thinking")
     assert _with_template(tmp_path, "<think>") == ("completion",)
 
 
