@@ -136,6 +136,7 @@ class ModelSpec(_Frozen):
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
     context_length: ContextLength = "auto"
     parallel: Parallel = "auto"
+    embeddings: bool = False
     keep_alive: KeepAlive | None = None
     keep_alive_min: KeepAlive | None = None
     keep_alive_max: KeepAlive | None = None

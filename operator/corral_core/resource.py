@@ -31,6 +31,7 @@ _SERVED = (
     "system",
     "context_length",
     "parallel",
+    "embeddings",
     "keep_alive",
     "keep_alive_min",
     "keep_alive_max",

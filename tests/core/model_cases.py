@@ -33,6 +33,7 @@ EVERYTHING: Mapping[str, object] = {
     "system": "You are brief.",
     "contextLength": 4096,
     "parallel": 2,
+    "embeddings": True,
     "keepAlive": "1h30m",
     "keepAliveMin": 60,
     "keepAliveMax": -1,

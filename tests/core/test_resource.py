@@ -131,7 +131,7 @@ def test_one_model_twice_is_refused() -> None:
 
 def test_the_serving_spec_has_what_a_runner_needs_and_nothing_else() -> None:
     spec = serving_spec(parse_model(document(Good("every field", EVERYTHING))))
-    fields = {"source", "sha256", "parameters", "system", "contextLength", "parallel"}
+    fields = {"source", "sha256", "parameters", "system", "contextLength", "parallel", "embeddings"}
     assert set(spec) == fields | {"keepAlive", "keepAliveMin", "keepAliveMax", "gpu"}
     assert spec["gpu"] == {"count": 2}
 

@@ -28,7 +28,7 @@ Vector: TypeAlias = "array[float]"
 """Of type ``f``."""
 
 TOO_LONG = "the input length exceeds the context length"
-LAST, RANK = 3, 4
+NONE, LAST, RANK = 0, 3, 4
 """llama.cpp's pooling types of which this module must know."""
 SEQUENCES = 64
 BATCH = 512

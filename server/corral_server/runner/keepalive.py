@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from corral_core.activity import FOREVER
+from corral_core.durations import keep_alive_from_request
+from corral_core.errors import InvalidDuration
+from corral_server.runner.requests import Fields
+from corral_server.wire.errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,11 @@ class KeepAlive:
         if self.active or self.idle_since is None or self.seconds == FOREVER:
             return None
         return self.due if self.due is not None else self.idle_since + self.seconds
+
+
+def keep_alive_of(fields: Fields) -> float | None:
+    """What a native request brings, in seconds; None when it brings nothing. Raises ApiError 400 with Go's texts."""
+    try:
+        return keep_alive_from_request(fields.raw("keep_alive"))
+    except InvalidDuration as error:
+        raise ApiError(400, str(error)) from error

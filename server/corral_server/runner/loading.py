@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from corral_core.errors import SourceError
+from corral_core.facts import ModelFacts
 from corral_core.gguf_facts import read_facts
 from corral_core.source import locate, parse_source
 from corral_server.runner.config import RunnerConfig
+from corral_server.runner.embedding import LAST, NONE, EmbeddingOptions
 from corral_server.runner.engine import LlamaEngine
 from corral_server.runner.options import Options
 from corral_server.runner.state import Loaded
@@ -27,9 +30,21 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     facts = read_facts(path).about(spec.source, spec.sha256)
     if spec.sha256 is not None:
         check_digest(path, spec.sha256)
-    engine = LlamaEngine.load(path, config.engine, progress=progress)
+    options = replace(config.engine, embedding=embedding_of(facts, spec.embeddings))
+    engine = LlamaEngine.load(path, options, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     return Loaded(engine, facts, template, Options().updated(dict(spec.parameters)), spec.system or "")
+
+
+def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:
+    """How the model embeds: one made for it as its weights say, another by its last token where that is ``wanted``."""
+    if "embedding" not in facts.capabilities:
+        return EmbeddingOptions(pooling=LAST, pieces=True) if wanted else None
+    pooling = facts.info.get(f"{facts.family}.pooling_type")
+    causal = facts.info.get(f"{facts.family}.attention.causal") is not False and "bert" not in facts.family
+    if pooling in (NONE, LAST):
+        return EmbeddingOptions(pooling=LAST, pieces=causal, only=True)
+    return EmbeddingOptions(only=True)
 
 
 def check_digest(path: Path, expected: str) -> None:
