@@ -25,7 +25,7 @@ from tests.cluster import control_plane
 from tests.cluster.cluster import EXISTING, Cluster, open_cluster
 from tests.cluster.processes import Installation, installation
 from tests.cluster.standin import StandIn
-from tests.cluster.tools import ToolsError, programs
+from tests.cluster.tools import CONTROL_PLANE, ToolsError, programs
 
 _PROGRAMS = pytest.StashKey[Path]()
 _MISSING = pytest.StashKey[str]()
@@ -39,7 +39,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            session.config.stash[_PROGRAMS] = programs(report=lambda line: print(f"  {line}", flush=True))
+            built = programs((*CONTROL_PLANE, "helm"), lambda line: print(f"  {line}", flush=True))
+            session.config.stash[_PROGRAMS] = built
     except ToolsError as error:
         session.config.stash[_MISSING] = str(error)
 

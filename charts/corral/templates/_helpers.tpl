@@ -25,7 +25,17 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- /* Where the pods of one part go: (dict "root" $ "part" "gateway"). */ -}}
 {{- define "corral.scheduling" -}}
+{{- $root := .root }}{{- $part := .part }}
+{{- with index .root.Values .part }}
+{{- with .topologySpreadConstraints }}
+{{- $own := dict "labelSelector" (dict "matchLabels" (include "corral.selector" (dict "root" $root "part" $part) | fromYaml)) }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{- merge (deepCopy .) $own | toYaml | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -35,8 +45,43 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with .affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .priorityClassName }}
+{{- with .priorityClassName | default (include "corral.priorityClass" (dict "root" $root "kind" "control")) }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The name of the release's own PriorityClass, which the whole cluster sees; empty: it has none. */ -}}
+{{- define "corral.priorityClass" -}}
+{{- if .root.Values.priorityClasses.create }}
+{{- printf "%s-%s-%s" .root.Release.Namespace .root.Release.Name .kind }}
+{{- end }}
+{{- end }}
+
+{{- define "corral.hasCA" -}}
+{{- if or .Values.caBundle.configMap .Values.caBundle.secret }}yes{{- end }}
+{{- end }}
+
+{{- define "corral.caEnvironment" -}}
+{{- if include "corral.hasCA" . }}
+- {name: SSL_CERT_FILE, value: /etc/corral/ca/{{ .Values.caBundle.key }}}
+- {name: REQUESTS_CA_BUNDLE, value: /etc/corral/ca/{{ .Values.caBundle.key }}}
+{{- end }}
+{{- end }}
+
+{{- define "corral.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if include "corral.hasCA" . }}
+- {name: ca, mountPath: /etc/corral/ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "corral.volumes" -}}
+- {name: tmp, emptyDir: {}}
+{{- if .Values.caBundle.secret }}
+- {name: ca, secret: {secretName: {{ .Values.caBundle.secret }}, items: [{key: {{ .Values.caBundle.key }}, path: {{ .Values.caBundle.key }}}]}}
+{{- else if .Values.caBundle.configMap }}
+- {name: ca, configMap: {name: {{ .Values.caBundle.configMap }}, items: [{key: {{ .Values.caBundle.key }}, path: {{ .Values.caBundle.key }}}]}}
 {{- end }}
 {{- end }}
 

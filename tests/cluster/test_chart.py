@@ -1,0 +1,211 @@
+"""The Helm chart against a real API server: it accepts every object in every shape, and refuses every misspelt value.
+
+Dry runs on the server check each object against its schema, unknown fields included, and against admission.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+import pytest
+import yaml
+
+from tests.cluster import foreign_crds
+from tests.cluster.api import MODELS, ApiError, Object, at
+from tests.cluster.cluster import CRDS, Cluster
+from tests.cluster.control_plane import ControlPlane
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+CHART = Path(__file__).parents[2] / "charts/corral"
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/models.corral.dev"
+
+Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+SHAPES: Mapping[str, Mapping[str, object]] = {
+    "defaults": {},
+    "one namespace": {"watchNamespaces": ["default"], "networkPolicy": {"enabled": False}, "crds": {"install": False}},
+    "scaled": {
+        "operator": {
+            "replicas": 2,
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+            ],
+        },
+        "gateway": {"autoscaling": {"enabled": True}, "podDisruptionBudget": {"minAvailable": "50%"}},
+        "settings": {
+            "origins": ["https://chat.example.com"],
+            "keepAlive": -1,
+            "maxLoadedModels": 4,
+            "contextLength": 1048576,
+        },
+    },
+    "ingress": {
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "host": "models.example.com",
+            "tlsSecret": "tls",
+            "path": "/llm",
+        },
+        "service": {"type": "NodePort", "annotations": {"team": "models"}},
+    },
+    "routes and monitors": {
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "edge", "namespace": "default"}],
+            "hostnames": ["models.example.com"],
+            "pathPrefix": "/llm",
+        },
+        "monitoring": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+        "networkPolicy": {"runnersFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
+    },
+    "placed": {
+        "caBundle": {"secret": "authorities", "key": "all.pem"},
+        "priorityClasses": {"create": True, "runner": -10, "runnerPreemption": "PreemptLowerPriority"},
+        "images": {"pullSecrets": [{"name": "registry"}], "pullPolicy": "Always"},
+        "runner": {"env": [{"name": "A", "value": '$(B) "quoted"'}]},
+        "gateway": {
+            "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]}
+                        ]
+                    }
+                }
+            },
+            "podAnnotations": {"example.com/a": "b"},
+        },
+    },
+}
+
+
+@pytest.fixture
+def helm(cluster: Cluster, tmp_path: Path) -> Helm:
+    """Runs helm, which sees no settings of the person who runs the tests; values go in as a file."""
+    own = {f"HELM_{kind}_HOME": str(tmp_path / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
+
+    def run(*arguments: str, values: Mapping[str, object] | None = None) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "values.json").write_text(json.dumps(values))
+        command = [str(cluster.programs / "helm"), "--kubeconfig", str(cluster.kubeconfig), *arguments]
+        command += ["--values", str(tmp_path / "values.json")] if values is not None else []
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | own)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def foreign_kinds(cluster: Cluster) -> Iterator[None]:
+    files = [word for file in foreign_crds.files() for word in ("-f", str(file))]
+    cluster.kubectl("apply", "--server-side", *files)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *files)
+    yield
+    cluster.kubectl("delete", "--wait=false", *files)
+
+
+def rendered(helm: Helm, values: Mapping[str, object]) -> list[Object]:
+    done = helm("template", "other", str(CHART), "-n", "default", "--kube-version", "1.36.0", values=values)
+    assert done.returncode == 0, done.stderr
+    return [cast("Object", item) for item in yaml.safe_load_all(done.stdout) if item]
+
+
+@pytest.mark.parametrize("values", SHAPES.values(), ids=SHAPES.keys())
+def test_helm_finds_nothing_wrong_with_the_chart(helm: Helm, values: Mapping[str, object]) -> None:
+    done = helm("lint", "--strict", str(CHART), "--kube-version", "1.36.0", values=values)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.usefixtures("foreign_kinds")
+@pytest.mark.parametrize("values", SHAPES.values(), ids=SHAPES.keys())
+def test_the_api_server_accepts_every_object(cluster: Cluster, helm: Helm, values: Mapping[str, object]) -> None:
+    objects = rendered(helm, values)
+    dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-o", "name")
+    text = "\n---\n".join(json.dumps(item) for item in objects)
+    accepted = cluster.kubectl(*dry, "-f", "-", input=text).stdout.split()
+    assert len(accepted) == len(objects)
+
+
+def test_an_unknown_field_would_be_found(cluster: Cluster, helm: Helm) -> None:
+    """The test above can fail."""
+    service = next(item for item in rendered(helm, {}) if item["kind"] == "Service")
+    wrong = service | {"spec": {**cast("Object", service["spec"]), "prots": []}}
+    dry = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+    done = cluster.kubectl(*dry, input=json.dumps(wrong), check=False)
+    assert done.returncode != 0
+    assert "spec.prots" in done.stderr
+
+
+def test_a_misspelt_value_is_refused_at_every_level(helm: Helm) -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    free = {"nodeSelector", "podAnnotations", "annotations", "labels"}
+    places = set(_misspell(values, "", free))
+    values["gateway"]["env"] = [{"name": "A", "mispelt": "x"}]
+    values["gateway"]["affinity"] = {"nodeAffinity": {"mispelt": []}}
+    places |= {"/gateway/env/0", "/gateway/affinity/nodeAffinity"}
+    done = helm("template", "other", str(CHART), "--kube-version", "1.36.0", values=values)
+    assert done.returncode != 0
+    refused = {line.split("'")[1] for line in done.stderr.splitlines() if "'mispelt' not allowed" in line}
+    assert places - {"/gateway/affinity", "/operator/affinity"} <= refused
+    assert len(places) > 15
+
+
+def _misspell(values: dict[str, object], path: str, free: set[str]) -> Iterator[str]:
+    """Adds a key that nobody knows to every mapping; yields where."""
+    for name, inner in values.items():
+        if isinstance(inner, dict) and name not in free | {"requests", "limits", "affinity"}:
+            yield from _misspell(inner, f"{path}/{name}", free)
+    values["mispelt"] = "x"
+    yield path
+
+
+def test_large_numbers_are_written_as_people_write_them(helm: Helm) -> None:
+    made = rendered(helm, {"settings": {"contextLength": 2097152, "maxQueue": 5000000}})
+    variables = [
+        variable
+        for item in made
+        if item["kind"] == "Deployment"
+        for variable in cast("list[Object]", at(item, "spec", "template", "spec", "containers", 0, "env"))
+    ]
+    values = {variable["name"]: variable.get("value") for variable in variables}
+    assert values["OLLAMA_CONTEXT_LENGTH"] == "2097152"
+    assert values["OLLAMA_MAX_QUEUE"] == "5000000"
+
+
+def _listed(cluster: Cluster) -> bool:
+    try:
+        return cluster.api.items(f"{MODELS}/models") is not None
+    except ApiError:
+        return False
+
+
+def test_the_crd_follows_the_release_and_survives_it(
+    own_control_plane: ControlPlane, cluster: Cluster, helm: Helm, namespace: str, tmp_path: Path
+) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    none: Mapping[str, object] = {"operator": {"replicas": 0}, "gateway": {"replicas": 0}}
+    flags = ("-n", namespace, "--take-ownership")
+    try:
+        assert helm("install", "crds", str(chart), *flags, values=none).returncode == 0
+        file = chart / "files/corral.dev_models.yaml"
+        file.write_text(file.read_text().replace("shortNames: [mdl]", "shortNames: [mdl, mdls]"))
+        upgraded = helm("upgrade", "crds", str(chart), *flags, values=none)
+        assert upgraded.returncode == 0, upgraded.stderr
+        until(lambda: "mdls" in str(at(cluster.api.get(CRD), "spec", "names", "shortNames")), 10, what="the new name")
+    finally:
+        removed = helm("uninstall", "crds", "-n", namespace)
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+        until(lambda: _listed(cluster), 30, what="the Models after a change of their kind", interval=0.1)
+    assert "kept" in removed.stdout + removed.stderr, removed
+    assert at(cluster.api.get(CRD), "metadata", "deletionTimestamp") is None

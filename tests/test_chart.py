@@ -1,0 +1,87 @@
+"""The Helm chart's own documents: every value is described and checked, every right has a reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "charts/corral"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+PARTS = ("operator", "gateway")
+
+Right = tuple[str, str]
+"""Resource and verb."""
+
+
+def resolved(schema: Mapping[str, object]) -> Mapping[str, object]:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    found = SCHEMA["definitions"][name] if name else schema
+    assert isinstance(found, dict)
+    return found
+
+
+def uncovered(value: object, schema: Mapping[str, object], path: str = "") -> Iterator[str]:
+    """The values that the schema has no word for, and its words for which there is no value."""
+    properties = resolved(schema).get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, dict) or path.endswith(".affinity"):
+        return
+    optional = {"global"} if not path else {"minAvailable", "claims"}
+    yield from (f"{path}.{name}" for name in (value.keys() ^ properties.keys()) - optional)
+    for name in value.keys() & properties.keys():
+        yield from uncovered(value[name], properties[name], f"{path}.{name}")
+
+
+def open_objects(schema: object, path: str) -> Iterator[str]:
+    """Where the schema would let a misspelt key pass."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "object" and schema.get("additionalProperties") in (None, True):
+            yield path
+        for name, inner in schema.items():
+            yield from open_objects(inner, f"{path}.{name}")
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    assert list(uncovered(VALUES, SCHEMA)) == []
+
+
+def test_the_schema_is_closed_at_every_level() -> None:
+    assert list(open_objects(SCHEMA, "")) == [".properties.global"]  # which Helm gives to subcharts
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_right_of_the_chart_has_its_reason_in_the_docs_and_no_other(part: str) -> None:
+    assert documented(part) == granted(part)
+
+
+def granted(part: str) -> set[Right]:
+    """What the chart's roles allow."""
+    helpers = (CHART / "templates/_helpers.tpl").read_text()
+    block = re.search(rf'define "corral\.{part}Rules" -}}}}\n(.*?){{{{- end', helpers, re.DOTALL)
+    assert block is not None
+    rules = yaml.safe_load(re.sub(r"^{{.*}}$", "", block[1], flags=re.MULTILINE))
+    if part == "operator":
+        lease = (CHART / "templates/rbac.yaml").read_text().split("kind: Role\n")[1].split("---")[0]
+        rules += yaml.safe_load(re.sub(r"{{.*?}}", "x", lease[lease.index("rules:") :]))["rules"]
+    return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def documented(part: str) -> set[Right]:
+    section = (ROOT / "docs/rbac.md").read_text().split(f"## {part.capitalize()}\n")[1].split("\n## ")[0]
+    found: set[Right] = set()
+    resource = ""
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or cells[0] in ("resource", "---"):
+            continue
+        named = re.match(r"`([a-z/]+)`", cells[0])
+        resource = named[1] if named else resource
+        assert len(cells[2]) > 10, f"no reason: {line}"
+        found |= {(resource, verb.strip()) for verb in cells[1].split(",")}
+    return found
