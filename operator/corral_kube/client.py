@@ -6,7 +6,7 @@ Every failure is a KubeError (``errors``). A watch is given up when it is silent
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -27,7 +27,18 @@ WATCH_SECONDS = 300
 SILENCE = 90.0
 """A bookmark comes about once a minute."""
 
+PAGE = 500
+"""Objects that are asked for at once: a list of everything in a large cluster would not fit into memory."""
+
+Trim = Callable[[Json], Json]
+"""Makes of an object what is kept of it."""
+
 _JSON, _APPLY = "application/json", "application/apply-patch+yaml"
+
+
+def whole(item: Json) -> Json:
+    """The Trim that keeps everything."""
+    return item
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +79,24 @@ class Kube:
     async def get(self, path: str) -> Json:
         return await self._call("GET", path)
 
-    async def list(self, path: str, *, selector: str = "") -> Listing:
-        answer = await self._call("GET", path, query=_selected(selector))
-        return Listing(objects(answer, "items"), text(answer, "metadata", "resourceVersion"))
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
+        """Everything that the selectors select, by labels and by fields, as of one version."""
+        query = {"limit": str(PAGE), **_selected(selector, fields)}
+        items: list[Json] = []
+        while True:
+            answer = await self._call("GET", path, query=query)
+            items.extend(map(trim, objects(answer, "items")))
+            more = text(answer, "metadata", "continue")
+            if not more:
+                return Listing(items, text(answer, "metadata", "resourceVersion"))
+            query["continue"] = more
 
-    async def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
+    async def watch(
+        self, path: str, version: str, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[str, Json]]:
         """``(ADDED | MODIFIED | DELETED | BOOKMARK, object)`` until the server ends the watch."""
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
-        query |= {"timeoutSeconds": str(WATCH_SECONDS), **_selected(selector)}
+        query |= {"timeoutSeconds": str(WATCH_SECONDS), **_selected(selector, fields)}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=SILENCE)
         answer = await self._request("GET", path, query=query, body=None, content=_JSON, timeout=timeout)
         try:
@@ -166,8 +187,9 @@ async def connect(kubeconfig: str | None, *, manager: str) -> Kube:
     return Kube(ApiClient(configuration), manager=manager, token_path=token_path)
 
 
-def _selected(selector: str) -> dict[str, str]:
-    return {"labelSelector": selector} if selector else {}
+def _selected(selector: str, fields: str) -> dict[str, str]:
+    given = {"labelSelector": selector, "fieldSelector": fields}
+    return {name: text for name, text in given.items() if text}
 
 
 def _event(line: bytes, path: str) -> tuple[str, Json]:

@@ -3,6 +3,7 @@
 KubeError
 ├── Unreachable   no answer, a stream that broke, or the server's own trouble: it may be there again soon
 └── Refused       an answer that is no success
+    ├── Forbidden 403
     ├── NotFound  404
     ├── Conflict  409: somebody else was first
     └── Expired   410: a watch cannot go on from where it was
@@ -25,6 +26,10 @@ class Refused(KubeError):
     """The API server said no; the text is its reason."""
 
 
+class Forbidden(Refused):
+    """These credentials may not do that."""
+
+
 class NotFound(Refused):
     """The object, or its kind, does not exist."""
 
@@ -39,7 +44,7 @@ class Expired(Refused):
 
 def failure(status: int, message: str) -> KubeError:
     """The error for an HTTP status that is no success."""
-    special = {404: NotFound, 409: Conflict, 410: Expired}.get(status)
+    special = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Expired}.get(status)
     if special is not None:
         return special(message)
     return Unreachable(message) if status >= 500 or status == 429 else Refused(message)

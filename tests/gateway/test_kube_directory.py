@@ -10,7 +10,7 @@ import pytest
 
 from corral_core.errors import InvalidName
 from corral_core.jsonfields import Json
-from corral_kube.client import Listing
+from corral_kube.client import Listing, Trim, whole
 from corral_server.gateway import kube_directory
 from corral_server.gateway.kube_directory import KubeDirectory, KubeSettings
 from tests.gateway.kube_objects import endpoint, endpoint_slice, model
@@ -27,10 +27,12 @@ class Server:
         }
         self.listed: dict[str, list[Json]] = {"models": [], "slices": []}
 
-    async def list(self, path: str, *, selector: str = "") -> Listing:
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
         return Listing(self.listed[self._kind(path)], "1")
 
-    async def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
+    async def watch(
+        self, path: str, version: str, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[str, Json]]:
         while True:
             yield await self.watches[self._kind(path)].get()
 
@@ -155,7 +157,7 @@ def test_a_renamed_model_is_not_found_by_its_old_name() -> None:
 
 def test_a_watch_that_fails_for_good_ends_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Server):
-        async def list(self, path: str, *, selector: str = "") -> Listing:
+        async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
             raise RuntimeError("a fault of our own")
 
         async def close(self) -> None:

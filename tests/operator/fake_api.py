@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 
 from corral_core.jsonfields import Json, text
-from corral_kube.client import Kube, Listing
+from corral_kube.client import Kube, Listing, Trim, whole
 from corral_kube.errors import Conflict, KubeError, NotFound
 
 
@@ -25,7 +25,7 @@ class FakeApi(Kube):
             raise NotFound(path)
         return copy.deepcopy(self.objects[path])
 
-    async def list(self, path: str, *, selector: str = "") -> Listing:
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
         self._fail()
         plural = path.rpartition("/")[2]
         found: Sequence[Json] = [value for key, value in self.objects.items() if key.split("/")[-2] == plural]

@@ -19,10 +19,11 @@ from corral_core.names import canonical
 from corral_core.resource import claims
 from corral_core.settings import list_setting, text_setting
 from corral_kube.client import connect
+from corral_kube.reflector import Reflector, Source
+from corral_server.gateway import log
 from corral_server.gateway.directory import Entry
 from corral_server.gateway.kube.demand import Demands, Target
 from corral_server.gateway.kube.entries import MODEL_LABEL, entry_of, model_key, model_of
-from corral_server.gateway.kube.reflector import Reflector, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,14 @@ class KubeDirectory:
             reflector
             for scope in scopes
             for reflector in (
-                Reflector(client, f"/apis/{GROUP}/{VERSION}{scope}/{PLURAL}", changed=self._model_changed),
+                Reflector(
+                    client, f"/apis/{GROUP}/{VERSION}{scope}/{PLURAL}", changed=self._model_changed, said=log.event
+                ),
                 Reflector(
                     client,
                     f"/apis/discovery.k8s.io/v1{scope}/endpointslices",
                     changed=self._slice_changed,
+                    said=log.event,
                     selector=MODEL_LABEL,
                 ),
             )

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from corral_core.jsonfields import Json, text
-from corral_kube.client import Listing
+from corral_kube.client import Listing, Trim, whole
 from corral_kube.errors import Expired, KubeError, Unreachable
-from corral_server.gateway.kube.reflector import Reflector
+from corral_kube.reflector import Reflector
 from tests.support.waiting import auntil
 
 Event = tuple[str, Json]
@@ -24,13 +24,13 @@ class Server:
         self.lists = 0
         self.away = False
 
-    async def list(self, path: str, *, selector: str = "") -> Listing:
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
         self.lists += 1
         if self.away:
             raise Unreachable("away")
-        return Listing(list(self.items), f"list-{self.lists}")
+        return Listing([trim(each) for each in self.items], f"list-{self.lists}")
 
-    async def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[Event]:
+    async def watch(self, path: str, version: str, *, selector: str = "", fields: str = "") -> AsyncIterator[Event]:
         self.watched_from.append(version)
         while True:
             event = await self.events.get()
@@ -43,12 +43,16 @@ def item(name: str, version: str = "1") -> Json:
     return {"metadata": {"namespace": "lab", "name": name, "resourceVersion": version}}
 
 
+def _said(name: str, **fields: object) -> None:
+    """Nobody reads this log."""
+
+
 class Copy:
     """A reflector that runs in a block, and the names of what changed."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, trim: Trim = whole) -> None:
         self.changes: list[tuple[str, str]] = []
-        self.reflector = Reflector(server, "/things", changed=self._changed)
+        self.reflector = Reflector(server, "/things", changed=self._changed, said=_said, trim=trim)
         self._task: asyncio.Task[None] | None = None
 
     def _changed(self, before: Json | None, after: Json | None) -> None:
@@ -122,11 +126,29 @@ def test_an_unchanged_object_is_no_change() -> None:
     asyncio.run(scenario())
 
 
+def test_only_what_is_kept_of_an_object_counts() -> None:
+    def trim(raw: Json) -> Json:
+        return {"metadata": {"namespace": "lab", "name": text(raw, "metadata", "name")}, "size": raw.get("size")}
+
+    async def scenario() -> None:
+        server = Server()
+        server.items = [{**item("a"), "size": 1, "beat": 1}]
+        async with Copy(server, trim) as copy:
+            server.events.put_nowait(("MODIFIED", {**item("a", "2"), "size": 1, "beat": 2}))
+            server.events.put_nowait(("MODIFIED", {**item("a", "3"), "size": 2, "beat": 3}))
+            await auntil(lambda: copy.reflector.objects["lab/a"].get("size") == 2)
+            assert copy.changes == [("", "a"), ("a", "a")]
+            server.events.put_nowait(Unreachable("cut"))
+            await auntil(lambda: server.watched_from == ["list-1", "3"])
+
+    asyncio.run(scenario())
+
+
 def test_a_server_that_is_away_at_the_start_is_listed_when_it_is_there() -> None:
     async def scenario() -> None:
         server = Server()
         server.away, server.items = True, [item("a")]
-        reflector = Reflector(server, "/things", changed=lambda before, after: None)
+        reflector = Reflector(server, "/things", changed=lambda before, after: None, said=_said)
         task = asyncio.create_task(reflector.run())
         await auntil(lambda: server.lists >= 2)
         assert not reflector.listed

@@ -1,7 +1,8 @@
 """A copy of all objects of one kind, kept up to date through anything: listed once, then watched.
 
-While the API server is away the copy stays as it was; afterwards the watch goes on from where it was, or, when that is
-not possible any more, everything is listed anew.
+Of each object only what is wanted is kept, and only a change of that is told. While the API server is away the copy
+stays as it was; afterwards the watch goes on from where it was, or, when that is not possible any more, everything is
+listed anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from corral_core.jsonfields import Json, text
-from corral_kube.client import Listing
+from corral_kube.client import Listing, Trim, whole
 from corral_kube.errors import KubeError, Unreachable
-from corral_server.gateway import log
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -22,23 +22,43 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 class Source(Protocol):
     """What is needed of the API server; ``corral_kube.client.Kube``."""
 
-    async def list(self, path: str, *, selector: str = "") -> Listing: ...
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing: ...
 
-    def watch(self, path: str, version: str, *, selector: str = "") -> AsyncIterator[tuple[str, Json]]: ...
+    def watch(
+        self, path: str, version: str, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[str, Json]]: ...
+
+
+class Said(Protocol):
+    """Writes an event to the process's log."""
+
+    def __call__(self, name: str, **fields: object) -> None: ...
 
 
 class Reflector:
     """``changed(before, after)`` is called after every change of ``objects``; one of the two is None at its ends.
 
-    ``objects`` is by ``namespace/name``.
+    ``objects`` is by ``namespace/name``, and holds what ``trim`` leaves of each; it must leave these two. ``selector``
+    is by labels, ``fields`` by fields, in the API's own words; an object that they select no longer counts as deleted.
     """
 
     def __init__(
-        self, source: Source, path: str, *, changed: Callable[[Json | None, Json | None], None], selector: str = ""
+        self,
+        source: Source,
+        path: str,
+        *,
+        changed: Callable[[Json | None, Json | None], None],
+        said: Said,
+        selector: str = "",
+        fields: str = "",
+        trim: Trim = whole,
     ) -> None:
         self._source = source
         self._path = path
         self._selector = selector
+        self._fields = fields
+        self._trim = trim
+        self._said = said
         self._changed = changed
         self._objects: dict[str, Json] = {}
         self._version = ""
@@ -59,16 +79,17 @@ class Reflector:
                 await self._watch()
             except Unreachable as error:
                 if self._answers:
-                    log.event("api_server_away", path=self._path, error=str(error))
+                    self._said("api_server_away", path=self._path, error=str(error))
                 self._answers = False
             except KubeError as error:
                 self._version = ""
-                log.event("listing_anew", path=self._path, reason=str(error))
+                self._said("listing_anew", path=self._path, reason=str(error))
             await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the load, keeps no secret
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _list(self) -> None:
-        listing = await self._source.list(self._path, selector=self._selector)
+        selected = {"selector": self._selector, "fields": self._fields}
+        listing = await self._source.list(self._path, **selected, trim=self._trim)
         current = {_key(item): item for item in listing.items}
         for key in self._objects.keys() - current.keys():
             self._set(key, None)
@@ -79,16 +100,17 @@ class Reflector:
         self._heard()
 
     async def _watch(self) -> None:
-        async for kind, item in self._source.watch(self._path, self._version, selector=self._selector):
+        selected = {"selector": self._selector, "fields": self._fields}
+        async for kind, item in self._source.watch(self._path, self._version, **selected):
             self._heard()
             self._version = text(item, "metadata", "resourceVersion") or self._version
             if kind != "BOOKMARK":
-                self._set(_key(item), None if kind == "DELETED" else item)
+                self._set(_key(item), None if kind == "DELETED" else self._trim(item))
 
     def _heard(self) -> None:
         self._pause = _FIRST_PAUSE
         if not self._answers:
-            log.event("api_server_back", path=self._path)
+            self._said("api_server_back", path=self._path)
         self._answers = True
 
     def _set(self, key: str, item: Json | None) -> None:
