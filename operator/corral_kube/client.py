@@ -18,7 +18,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from corral_core.jsonfields import Json, integer, mapping, objects, text
-from corral_kube.errors import KubeError, Unreachable, failure
+from corral_kube.errors import Conflict, KubeError, NotFound, Unreachable, failure
 
 TIMEOUT = 15.0
 """Seconds that one call may take."""
@@ -123,6 +123,16 @@ class Kube:
     async def replace(self, path: str, body: Json) -> Json:
         """Raises Conflict unless ``body`` carries the resourceVersion of now."""
         return await self._call("PUT", path, query={"fieldManager": self._manager}, body=body)
+
+    async def delete(self, path: str, *, uid: str, grace: int | None = None) -> None:
+        """Deletes the object of this uid; ``grace`` is in seconds, 0 waits for no kubelet. Gone already is well too."""
+        body: dict[str, object] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        try:
+            await self._call("DELETE", path, body=body)
+        except (NotFound, Conflict):
+            return
 
     async def credentials(self) -> Credentials:
         settings = self._api.configuration

@@ -31,6 +31,7 @@ from corral_operator.handlers import DEPLOYMENTS, MODELS, PODS, SERVICES, Watche
 from corral_operator.health import Health
 from corral_operator.lease import Lease, LeaseLost
 from corral_operator.lister import Lister
+from corral_operator.lost import LostPods
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import Reporter
 from corral_operator.workqueue import WorkQueue
@@ -90,6 +91,7 @@ class Operator:
             watches.start()
             tasks.start(watches.ended())
             tasks.start(self._lister.run(self._config.resync))
+            tasks.start(LostPods(self._kube, self._store, alive=lambda node: None).run())
             for _ in range(self._config.workers):
                 tasks.start(self._controller.work())
             self._queue.add(PLAN)

@@ -78,7 +78,10 @@ class ServiceObject:
 
 @dataclass(frozen=True, slots=True)
 class PodObject:
-    """One runner pod. Times are Unix seconds; ``ip`` is empty until it has one."""
+    """One runner pod. Times are Unix seconds; ``ip`` and ``node`` are empty until it has one.
+
+    ``gone_by`` is when its kubelet is to have ended it, None while it is to stay.
+    """
 
     meta: Meta
     name: str
@@ -89,6 +92,8 @@ class PodObject:
     finished: bool
     scheduled: bool
     trouble: Trouble | None
+    node: str = ""
+    gone_by: float | None = None
 
 
 def parse_model_object(raw: Json) -> ModelObject:
@@ -135,6 +140,8 @@ def parse_pod(raw: Json) -> PodObject:
         finished=phase in ("Succeeded", "Failed"),
         scheduled=bool(text(raw, "spec", "nodeName")),
         trouble=_trouble(raw, conditions),
+        node=text(raw, "spec", "nodeName"),
+        gone_by=_time(raw, "metadata", "deletionTimestamp"),
     )
 
 

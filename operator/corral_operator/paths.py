@@ -28,8 +28,8 @@ def services(namespace: str = "", name: str = "") -> str:
     return _path(*_SERVICES, namespace, name)
 
 
-def pods(namespace: str = "") -> str:
-    return _path(*_PODS, namespace, "")
+def pods(namespace: str = "", name: str = "") -> str:
+    return _path(*_PODS, namespace, name)
 
 
 def events(namespace: str) -> str:

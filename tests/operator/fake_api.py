@@ -67,6 +67,11 @@ class FakeApi(Kube):
         self.writes.append(path)
         return self._bump(self.objects[path], spec=True)
 
+    async def delete(self, path: str, *, uid: str, grace: int | None = None) -> None:
+        self._fail()
+        if text(self.objects.get(path, {}), "metadata", "uid") == uid:
+            del self.objects[path]
+
     def _fail(self) -> None:
         if self.failures:
             raise self.failures.pop(0)
