@@ -10,7 +10,6 @@ from tests.support.fake_upstream import (
     fake_upstream,
     refuse,
     reply,
-    reset_at_once,
 )
 from tests.support.gateway import MemoryDirectory, endpoint, entry, gateway_over, raw_request, run, running_gateway
 from tests.support.waiting import auntil
@@ -129,26 +128,6 @@ def test_a_runner_that_dies_over_a_request_is_not_sent_it_again() -> None:
         assert answer.status_code == 500
         assert answer.json()["error"]["message"] == RUNNER_STOPPED
         assert len(up.calls) == 1
-
-    run(scenario())
-
-
-def test_a_reset_before_any_answer_is_tried_again() -> None:
-    async def scenario() -> None:
-        async with gateway_over(reply(), reset_at_once, reset_at_once) as (up, gateway):
-            answer = await gateway.chat()
-        assert answer.status_code == 200
-        assert len(up.calls) == 3
-
-    run(scenario())
-
-
-def test_a_runner_that_resets_every_connection_is_given_up_after_five_tries() -> None:
-    async def scenario() -> None:
-        async with gateway_over(reset_at_once) as (up, gateway):
-            answer = await gateway.chat()
-        assert (answer.status_code, answer.json()) == (500, {"error": RUNNER_STOPPED})
-        assert len(up.calls) == 5
 
     run(scenario())
 

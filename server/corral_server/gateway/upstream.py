@@ -2,14 +2,19 @@
 
 Each read from the socket is handed on as one piece, however many chunks it held. A connection stops reading while more
 than ``HIGH_WATER`` bytes wait to be taken, so a slow client slows its runner and memory per stream stays bounded. No
-proxy from the environment is ever used. Whether a failed request may be sent again is decided here, because only here
-is it known what the runner can have seen:
+proxy from the environment is ever used.
+
+Whether a failed request may be sent again is decided here, because only here is it known what the runner can have seen:
 
 UpstreamError
-├── NotBegun        the runner cannot have begun the request: the connection was reset or had been closed before the
-│   │               request was read, or nothing of it has ever arrived
+├── NotBegun        the runner cannot have begun the request
 │   └── Unreachable connecting failed, so not even the connection was there
 └── Broken          it may have begun: no retry
+
+A runner begins a request when it has read all of it. So when a connection ends without a byte of an answer, the request
+was not begun if it never left whole, or if the runner's side ended the connection in order without having got it: the
+segment that ends a connection acknowledges whatever arrived before. A reset acknowledges nothing, and may follow a
+request that was read: it proves nothing. A machine that vanished has not begun what it acknowledged nothing of.
 """
 
 from __future__ import annotations
@@ -25,9 +30,6 @@ from corral_server.gateway.sockets import acknowledged, notice_loss
 HIGH_WATER = 64 * 1024
 HEAD_LIMIT = 256 * 1024
 """Bytes of response head that are accepted."""
-STALE = 0.1
-"""Seconds. A reused connection that ends this soon after the request was sent had been closed by then: the runner's
-close and the request crossed on the way."""
 
 
 class UpstreamError(Exception):
@@ -60,7 +62,6 @@ class Connection(asyncio.Protocol):
         self.complete = False
         self.broken = False
         self.idle_since = 0.0
-        self.uses = 0
         self.closed = False
         self._transport: asyncio.Transport | None = None
         self.loop = asyncio.get_running_loop()
@@ -73,8 +74,8 @@ class Connection(asyncio.Protocol):
         self._keeps_alive = False
         self._busy = False
         self._paused = False
-        self._sent_at = 0.0
         self._sent = self._sent_before = 0
+        self._unsent = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.listener: Callable[[], None] | None = None
@@ -88,8 +89,6 @@ class Connection(asyncio.Protocol):
         self._size = self._head_size = 0
         self._has_head = self._framed = False
         self._busy = True
-        self.uses += 1
-        self._sent_at = self.loop.time()
         pieces = list(data)
         self._sent_before = self._sent
         self._sent += sum(map(len, pieces))
@@ -142,6 +141,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
+        self._transport.set_write_buffer_limits(high=0)  # to be told exactly whether all has left
         notice_loss(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
@@ -164,6 +164,12 @@ class Connection(asyncio.Protocol):
         if self._pieces or self.complete:
             self._wake()
 
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if not self._busy or self.complete:
@@ -174,8 +180,8 @@ class Connection(asyncio.Protocol):
                 self._wake()
             else:
                 self._fail(Broken("the connection to the runner broke off"))
-        elif not self._head_size and (isinstance(exc, ConnectionError) or self._was_stale() or self._never_arrived()):
-            self._fail(NotBegun("the runner closed the connection before it read the request"))
+        elif not self._head_size and self._not_begun(exc):
+            self._fail(NotBegun("the connection ended before the runner had the request"))
         else:
             self._fail(Broken("the runner closed the connection without an answer"))
 
@@ -213,14 +219,17 @@ class Connection(asyncio.Protocol):
 
     # Inside
 
-    def _was_stale(self) -> bool:
-        return self.uses > 1 and self.loop.time() - self._sent_at < STALE
-
-    def _never_arrived(self) -> bool:
-        """Whether the runner's machine has acknowledged nothing of the request: it was gone before."""
+    def _not_begun(self, end: Exception | None) -> bool:
+        """Whether a connection that ended so proves that the request was not begun; see the top of this module."""
+        if self._unsent or isinstance(end, BrokenPipeError):
+            return True
+        if isinstance(end, ConnectionError):
+            return False
         assert self._transport is not None
         acked = acknowledged(self._transport.get_extra_info("socket"))
-        return acked is not None and acked <= self._sent_before
+        if acked is None:
+            return False
+        return acked < self._sent if end is None else acked <= self._sent_before
 
     def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
