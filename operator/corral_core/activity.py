@@ -17,6 +17,32 @@ FOREVER = math.inf
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU and its memory in bytes, as the driver tells it: of all processes, so ``used`` is not the runner's."""
+
+    name: str
+    uuid: str
+    total: int
+    free: int
+    used: int
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "uuid": self.uuid,
+            "total_bytes": self.total,
+            "free_bytes": self.free,
+            "used_bytes": self.used,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Device:
+        """Raises ValueError when a number is missing."""
+        total, free, used = (int(_number(data, f"{key}_bytes")) for key in ("total", "free", "used"))
+        return cls(str(data.get("name", "")), str(data.get("uuid", "")), total=total, free=free, used=used)
+
+
+@dataclass(frozen=True, slots=True)
 class Activity:
     """One observation of one runner.
 
@@ -40,6 +66,8 @@ class Activity:
     """Share of the weights that is loaded, 0 to 1."""
     by_gateway: Mapping[str, int] = field(default_factory=dict)
     """How many of the requests in flight and waiting each gateway sent; those of nobody known are in none."""
+    devices: tuple[Device, ...] = ()
+    """The GPUs that the runner sees; none without a driver."""
 
     @property
     def busy(self) -> bool:
@@ -61,6 +89,7 @@ class Activity:
             "context_length": self.context_length,
             "progress": self.progress,
             "by_gateway": dict(self.by_gateway),
+            "devices": [device.to_json() for device in self.devices],
         }
 
     @classmethod
@@ -81,6 +110,7 @@ class Activity:
             context_length=int(_number(data, "context_length")),
             progress=_number(data, "progress"),
             by_gateway=_counts(data, "by_gateway"),
+            devices=_devices(data),
         )
 
 
@@ -96,6 +126,13 @@ def _counts(data: Mapping[str, object], key: str) -> dict[str, int]:
     value = data.get(key)
     found = value if isinstance(value, Mapping) else {}
     return {str(name): count for name, count in found.items() if isinstance(count, int)}
+
+
+def _devices(data: Mapping[str, object]) -> tuple[Device, ...]:
+    """None when they are absent: runners of before do not say."""
+    value = data.get("devices")
+    found = value if isinstance(value, list) else []
+    return tuple(Device.from_json(item) for item in found if isinstance(item, Mapping))
 
 
 def _optional(data: Mapping[str, object], key: str) -> float | None:

@@ -116,6 +116,7 @@ class _Runner:
             context_length=integer(answer, "contextLength"),
             size_bytes=loaded.size_bytes,
             vram_bytes=loaded.vram_bytes,
+            devices=tuple((device.name, device.total) for device in loaded.devices),
         )
         self.asked = True
         return info

@@ -35,13 +35,17 @@ DELETED = "DELETED"
 
 @dataclass(frozen=True, slots=True)
 class RunnerInfo:
-    """What a loaded runner says of its model: the facts, its slots, its context (tokens), and the bytes it takes."""
+    """What a loaded runner says of its model: the facts, its slots, its context (tokens), and the bytes it takes.
+
+    ``devices`` are its GPUs: name and bytes of memory.
+    """
 
     facts: ModelFacts
     parallel: int
     context_length: int
     size_bytes: int = 0
     vram_bytes: int = 0
+    devices: tuple[tuple[str, int], ...] = ()
 
 
 _T = TypeVar("_T", bound=Tracked)

@@ -168,6 +168,7 @@ def _written(condition: _Condition, item: ModelObject, now: float) -> dict[str, 
 
 def _placement(model: Model | None, info: RunnerInfo) -> dict[str, object]:
     gpus = model.spec.gpu.count if model else 0
+    devices = [{"name": name[:256], "totalBytes": total} for name, total in info.devices]
     why = f"spec.gpu.count is {gpus}" if gpus else "on the CPU: spec.gpu.count is 0"
     return {
         "gpus": gpus,
@@ -175,5 +176,6 @@ def _placement(model: Model | None, info: RunnerInfo) -> dict[str, object]:
         "contextLength": info.context_length,
         "sizeBytes": info.size_bytes,
         "vramBytes": info.vram_bytes,
+        **({"devices": devices} if devices else {}),
         "why": why,
     }

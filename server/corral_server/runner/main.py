@@ -20,6 +20,7 @@ from corral_core import jsonlog
 from corral_core.errors import CorralError
 from corral_server.runner import log
 from corral_server.runner.config import RunnerConfig, from_environment, termination_log_of
+from corral_server.runner.devices import watch_devices
 from corral_server.runner.generation import EngineError
 from corral_server.runner.loading import load
 from corral_server.runner.process import fail, listener, watch_parent
@@ -48,12 +49,15 @@ class Runner:
         loading = asyncio.create_task(self._load(), name="load")
         server = await asyncio.to_thread(_server_of, self._state)
         serving = asyncio.create_task(server.serve([sock]), name="server")
+        devices = asyncio.create_task(watch_devices(self._state), name="devices")
         try:
             return await self._wait(loading)
         finally:
             self._state.close()
             server.should_exit = True
             await serving
+            devices.cancel()
+            await asyncio.gather(devices, return_exceptions=True)
             if self._state.loaded is not None:
                 await asyncio.to_thread(self._state.loaded.engine.close)
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from corral_core.activity import HEARTBEAT, Activity
+from corral_core.activity import HEARTBEAT, Activity, Device
 from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
 from corral_server.runner.generation import Engine
@@ -58,6 +58,7 @@ class RunnerState:
     loaded: Loaded | None = None
     progress: float = 0.0
     draining: bool = False
+    devices: tuple[Device, ...] = ()
     closing: bool = False
     _by_gateway: Counter[str] = field(default_factory=Counter)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,6 +121,7 @@ class RunnerState:
             context_length=engine.context_length if engine else 0,
             progress=round(self.progress, 3),
             by_gateway={sender: count for sender, count in self._by_gateway.items() if sender},
+            devices=self.devices,
         )
 
     async def watch(self) -> AsyncIterator[Activity]:
