@@ -59,9 +59,9 @@ def test_one_bad_sequence_does_not_fail_the_others_of_its_batch(
     decode, add = engine._context.decode, engine._context.add
     poisoned = threading.local()
 
-    def add_watched(sequence: int, position: int, tokens: list[int], *, output: bool) -> int:
+    def add_watched(sequence: int, position: int, tokens: list[int], *, outputs: int) -> int:
         poisoned.yes = getattr(poisoned, "yes", False) or tuple(tokens) == poison
-        return add(sequence, position, tokens, output=output)
+        return add(sequence, position, tokens, outputs=outputs)
 
     def decode_watched() -> int:
         bad, poisoned.yes = getattr(poisoned, "yes", False), False

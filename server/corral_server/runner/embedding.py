@@ -170,7 +170,7 @@ class Embedder:
         shares = self._shares(context, room)
         for reading, count in shares:
             tokens = reading.job.inputs[reading.index][reading.done : reading.done + count]
-            context.add(reading.sequence, reading.done, tokens, output=True)
+            context.add(reading.sequence, reading.done, tokens, outputs=1)
         if not shares:
             return
         start = time.perf_counter()

@@ -17,14 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corral_server.runner.admission import Admission
 from corral_server.runner.batching import Stepper
 from corral_server.runner.contexts import DEFAULTS, context_length, embedding_context, make_context
 from corral_server.runner.contexts import EngineOptions as EngineOptions
 from corral_server.runner.embedding import Embedder, EmbeddingOptions, Job, Vector
 from corral_server.runner.generation import EngineFailed, Finish, InvalidPrompt, LoadFailed, Piece, PromptTooLong, Task
-from corral_server.runner.llama import LlamaContext, LlamaModel, initialize
+from corral_server.runner.llama import LlamaContext, LlamaModel
+from corral_server.runner.llama_library import initialize
+from corral_server.runner.memory import SlotMemory
 from corral_server.runner.sampling import Chooser, chooser
-from corral_server.runner.sequence import Generation, Slot, choose_slot
+from corral_server.runner.sequence import Generation, Slot
 from corral_server.runner.stream import Stream, deliver
 from corral_server.runner.text import TextAssembler
 from corral_server.runner.window import TOO_LONG, cut_prompt, kept
@@ -39,18 +42,19 @@ class LlamaEngine:
     """The real ``Engine``."""
 
     def __init__(
-        self, model: LlamaModel, context: LlamaContext, *, length: int, slots: int, embedder: Embedder
+        self, model: LlamaModel, context: LlamaContext, *, length: int, slots: int, draft: int, embedder: Embedder
     ) -> None:
         self._model = model
         self._context = context
         self._embedder = embedder
         self._length = length
         self._slots = [Slot(sequence) for sequence in range(slots)]
-        self._stepper = Stepper(model, context, self._slots, length=length)
+        self._memory = SlotMemory(context, self._slots, length=length)
+        self._admission = Admission(self._slots, self._memory)
+        self._stepper = Stepper(model, context, self._memory, slots=self._slots, draft=draft)
         self._queue: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._uses = 0
         self._progress = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -78,7 +82,7 @@ class LlamaEngine:
             lambda: context if embedding.only else model.context(embedding_context(options, length)),
             length=length,
         )
-        return cls(model, context, length=length, slots=slots, embedder=embedder)
+        return cls(model, context, length=length, slots=slots, draft=options.draft, embedder=embedder)
 
     @property
     def context_length(self) -> int:
@@ -101,6 +105,14 @@ class LlamaEngine:
     def running(self) -> int:
         """Generations that have a slot."""
         return sum(slot.generation is not None for slot in self._slots)
+
+    @property
+    def cells_in_use(self) -> int:
+        """Cells of the KV cache that llama.cpp holds for the slots, what idle ones keep for later included.
+
+        Only for an engine that does nothing.
+        """
+        return self._memory.cells_in_use
 
     @property
     def waiting(self) -> int:
@@ -247,37 +259,16 @@ class LlamaEngine:
             return not self._closing
 
     def _admit(self) -> None:
-        """Gives free slots to the oldest tasks; those whose reader has left are passed over."""
-        while (idle := [slot for slot in self._slots if slot.generation is None]) and self._queue:
-            generation = self._queue.popleft()
-            if generation.stream.closed:
-                generation.chooser.close()
-            elif generation.limit == 0:
-                deliver([(generation.stream, generation.finish("length"))])
-                generation.chooser.close()
-            else:
-                self._start(generation, idle)
-
-    def _start(self, generation: Generation, idle: Sequence[Slot]) -> None:
-        running = {slot.sequence for slot in self._slots if slot.generation is not None}
-        slot, shared = choose_slot(idle, generation.prompt, running=running)
-        shared = min(shared, len(generation.prompt) - 1)  # the last token is decoded again: its logits are needed
-        if not self._context.remove(slot.sequence, shared):
-            self._context.remove(slot.sequence)
-            shared = 0
-        del slot.cells[shared:]
-        self._uses += 1
-        slot.used = self._uses
-        slot.generation = generation
-        generation.start(shared)
+        """Gives free slots to the oldest tasks."""
+        while self._queue and self._admission.idle():
+            self._admission.admit(self._queue.popleft())
 
     def _fail_all(self, error: EngineFailed) -> None:
         """Ends everything that runs, and what waits when the engine closes; the memory starts afresh."""
         failed = [slot.generation for slot in self._slots if slot.generation is not None]
         for slot in self._slots:
             self._stepper.end(slot)
-            slot.cells.clear()
-        self._context.clear()
+        self._memory.clear()
         self._embedder.fail(error)
         if self._closing:
             while self._queue:

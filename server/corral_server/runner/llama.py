@@ -1,85 +1,32 @@
-"""The adapter to llama.cpp: the only module that imports ``llama_cpp``, and only its low-level API.
+"""The adapter to llama.cpp: with its neighbours ``llama_*.py`` all that uses it, and only its low-level API.
 
 Model, context, batch and samplers become small typed classes; ctypes, pointers and llama.cpp's log stay in here.
-What always holds: the compute backends are loaded before anything else, through the very ``libggml`` that libllama
-links (each copy in the wheel has a registry of its own); every handle has one owner and ``close`` frees it once;
-nothing in here is called with values that make llama.cpp throw, because a C++ exception would end the process.
+What always holds: every handle has one owner and ``close`` frees it once; nothing in here is called with values that
+make llama.cpp throw, because a C++ exception would end the process.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import importlib
-import importlib.util
-import re
-import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
 
 from corral_server.runner import llama_log
 from corral_server.runner.generation import EngineFailed, InvalidGrammar, LoadFailed
-from corral_server.runner.threads import spin_briefly
-
-
-def _load_library() -> ModuleType:
-    """``llama_cpp.llama_cpp`` without the package's ``__init__``, which imports what serves the high-level API.
-
-    That would add a quarter of a second to every start of a runner.
-    """
-    if "llama_cpp" not in sys.modules:
-        spec = importlib.util.find_spec("llama_cpp")
-        if spec is None or spec.submodule_search_locations is None:
-            raise ImportError("llama-cpp-python is not installed; run scripts/llama_wheel.py and install the wheel")
-        package = ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["llama_cpp"] = package
-    return importlib.import_module("llama_cpp.llama_cpp")
-
-
-C: Any = _load_library()
+from corral_server.runner.llama_library import C, initialize
+from corral_server.runner.llama_sampler import Sampler
 
 _RANK = 4
 """The pooling type of models that score a text in place of embedding it."""
-
-
-_on_log = C.llama_log_callback(llama_log.receive)
-"""Kept for ever: llama.cpp calls it from any thread."""
-
-
-@functools.cache
-def initialize() -> str:
-    """Loads the compute backends once; returns the file name of the CPU kernels in use."""
-    spin_briefly()
-    C.llama_log_set(_on_log, ctypes.c_void_p(0))
-    package = Path(C.__file__).parent
-    ggml = ctypes.CDLL(str(next(p for n in ("libggml.so.0", "libggml.so") if (p := package / "lib" / n).exists())))
-    for folder in (package.parent / "bin", package / "lib"):
-        if any(folder.glob("libggml-cpu-*.so")):
-            ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
-            ggml.ggml_backend_load_all_from_path(str(folder).encode())
-            break
-    C.llama_backend_init()
-    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    if ggml.ggml_backend_dev_count() == 0:
-        raise LoadFailed("llama.cpp found no compute backend: its libggml-cpu-*.so files are missing beside it")
-    return _loaded_kernels()
-
-
-def _loaded_kernels() -> str:
-    maps = Path("/proc/self/maps")
-    found = re.search(r"/(libggml-cpu[^/\s]*)\s", maps.read_text()) if maps.exists() else None
-    return found[1] if found else "built in"
 
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
     """``length`` tokens for each of ``sequences``; ``batch`` tokens at most in one decode; cache types are ggml's.
 
+    Of each sequence ``outputs`` tokens of a batch may be sampled from.
     With ``pooling`` (llama.cpp's number, -1 the model's own) it makes embeddings, and all sequences share ``length``.
     """
 
@@ -90,6 +37,7 @@ class ContextOptions:
     unified: bool = False
     flash_attention: int = -1
     cache_type: int = 1
+    outputs: int = 1
     pooling: int | None = None
 
 
@@ -207,7 +155,8 @@ class LlamaContext:
         params = C.llama_context_default_params()
         params.n_ctx = options.length * options.sequences
         params.n_batch = params.n_ubatch = options.batch
-        params.n_seq_max = params.n_outputs_max = options.sequences
+        params.n_seq_max = options.sequences
+        params.n_outputs_max = max(options.sequences, min(options.batch, options.sequences * options.outputs))
         params.n_threads = params.n_threads_batch = options.threads
         params.kv_unified = options.unified
         params.flash_attn_type = options.flash_attention
@@ -225,6 +174,7 @@ class LlamaContext:
         self.vocab_size = model.vocab_size
         self.pooling: int = C.llama_pooling_type(self._context)
         self._width: int = (C.llama_model_n_cls_out if self.pooling == _RANK else C.llama_model_n_embd_out)(handle)
+        self.unified = options.unified
         self.can_shift: bool = C.llama_memory_can_shift(self._memory)
         self._batch = C.llama_batch_init(options.batch, 0, 1)
         self.capacity = options.batch
@@ -233,8 +183,8 @@ class LlamaContext:
     def clear_batch(self) -> None:
         self._size = 0
 
-    def add(self, sequence: int, position: int, tokens: Sequence[int], *, output: bool) -> int:
-        """Appends tokens to the batch; returns the index of the last, whose logits are kept when ``output``."""
+    def add(self, sequence: int, position: int, tokens: Sequence[int], *, outputs: int) -> int:
+        """Appends tokens to the batch; returns the index of the last; the logits of the last ``outputs`` are kept."""
         batch, start = self._batch, self._size
         self._size = end = start + len(tokens)
         if end > self.capacity:
@@ -244,8 +194,7 @@ class LlamaContext:
             batch.pos[index] = position + index - start
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = sequence
-            batch.logits[index] = 0
-        batch.logits[end - 1] = output
+            batch.logits[index] = index >= end - outputs
         return end - 1
 
     def decode(self) -> int:
@@ -260,9 +209,26 @@ class LlamaContext:
     def move(self, sequence: int, start: int, end: int, by: int) -> None:
         C.llama_memory_seq_add(self._memory, sequence, start, end, by)
 
-    def copy(self, source: int, target: int, end: int) -> None:
-        """Lets ``target`` share the source's cells at positions [0, end); needs unified memory."""
-        C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+    def copy(self, source: int, target: int, end: int) -> bool:
+        """Gives ``target``, in place of what it has, the source's positions [0, end).
+
+        Unified memory shares the cells; otherwise all of the source's cells are copied at the next decode. False when
+        this memory cannot forget what comes after ``end``: then the target is empty.
+        """
+        self.remove(target)
+        if self.unified:
+            C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+            return True
+        C.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # it aborts for a part
+        if self.remove(target, end):
+            return True
+        self.remove(target)
+        return False
+
+    def cells(self, sequence: int) -> int:
+        """How many positions the memory holds for a sequence."""
+        last = int(C.llama_memory_seq_pos_max(self._memory, sequence))
+        return last - int(C.llama_memory_seq_pos_min(self._memory, sequence)) + 1 if last >= 0 else 0
 
     def clear(self) -> None:
         C.llama_memory_clear(self._memory, False)
@@ -288,49 +254,3 @@ class LlamaContext:
             C.llama_batch_free(self._batch)
             C.llama_free(self._context)
             self._context = None
-
-
-class Candidates(Protocol):
-    """An array of ``llama_token_data`` (id int32, logit float32, p float32) in memory that stays where it is."""
-
-    @property
-    def address(self) -> int: ...
-
-    def __len__(self) -> int: ...
-
-
-class Sampler:
-    """One sampler or a chain of them; frees what it owns."""
-
-    def __init__(self, handle: object) -> None:
-        self.handle = handle
-
-    @classmethod
-    def chain(cls, *links: object) -> Sampler:
-        """Takes the links (of ``link``) over; they are applied in this order."""
-        params = C.llama_sampler_chain_default_params()
-        params.no_perf = True
-        chain = C.llama_sampler_chain_init(params)
-        for link in links:
-            C.llama_sampler_chain_add(chain, link)
-        return cls(chain)
-
-    def apply(self, candidates: Candidates) -> int:
-        """Filters and orders the candidates in place; returns the chosen token, -1 when this sampler chooses none."""
-        data = ctypes.cast(candidates.address, C.llama_token_data_p)
-        array = C.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
-        C.llama_sampler_apply(self.handle, ctypes.byref(array))
-        return int(array.data[array.selected].id) if array.selected >= 0 else -1
-
-    def accept(self, token: int) -> None:
-        C.llama_sampler_accept(self.handle, token)
-
-    def close(self) -> None:
-        if self.handle:
-            C.llama_sampler_free(self.handle)
-            self.handle = None
-
-
-def link(kind: str, *arguments: float) -> object:
-    """One link of a chain: ``link("top_k", 40)`` is ``llama_sampler_init_top_k(40)``."""
-    return getattr(C, f"llama_sampler_init_{kind}")(*arguments)

@@ -13,7 +13,8 @@ from array import array
 from typing import Protocol
 
 from corral_server.runner.generation import InvalidGrammar, Sampling, Task
-from corral_server.runner.llama import LlamaContext, LlamaModel, Sampler, link
+from corral_server.runner.llama import LlamaContext, LlamaModel
+from corral_server.runner.llama_sampler import Sampler, link
 
 _WORDS = 3
 _MINUS_INFINITY = -0x800000

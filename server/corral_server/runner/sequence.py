@@ -19,6 +19,8 @@ from corral_server.runner.text import TextAssembler
 
 if TYPE_CHECKING:
     from corral_server.runner.logprobs import ScoredText
+    from corral_server.runner.prefix import Source
+    from corral_server.runner.speculation import Lookup
 
 
 @dataclass(eq=False, slots=True)
@@ -35,21 +37,34 @@ class Generation:
     scored: ScoredText | None = None
     """Takes the place of ``text`` when logprobs are asked for."""
     pending: list[int] = field(default_factory=list)
+    source: Source | None = None
+    """Where the beginning of the prompt is copied from; until then it waits."""
+    draft: list[int] = field(default_factory=list)
+    """Tokens that may follow the pending one, in this step's batch."""
+    lookup: Lookup | None = None
     cached: int = 0
     generated: list[int] = field(default_factory=list)
     began: int = 0
     first: int = 0
 
     def start(self, cached: int) -> None:
+        """It has a slot, which holds ``cached`` tokens of its prompt."""
+        self.began = time.perf_counter_ns()
+        self.inherit(cached)
+
+    def inherit(self, cached: int) -> None:
+        """Its slot holds the first ``cached`` tokens of its prompt; the others it reads itself."""
         self.cached = cached
         self.pending = list(self.prompt[cached:])
-        self.began = time.perf_counter_ns()
+        self.source = None
 
     def sampled(self, token: int) -> None:
         if not self.generated:
             self.first = time.perf_counter_ns()
         self.generated.append(token)
         self.pending = [token]
+        if self.lookup is not None:
+            self.lookup.extend((token,))
 
     def said(self, data: bytes, logits: Callable[[], memoryview]) -> Piece | None:
         """What can be shown now that the newest token, which shows as ``data``, was sampled from ``logits``."""
@@ -106,12 +121,13 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 def choose_slot(idle: Sequence[Slot], prompt: Sequence[int], *, running: Collection[int] = ()) -> tuple[Slot, int]:
     """The idle slot that holds most of the prompt, and how much of it.
 
-    A match of less than half of what a slot holds and less than half of the prompt is not worth another's cache. Then
-    an empty slot is taken, one beside the ``running`` sequences, the longest unused one, in this order: llama.cpp
-    decodes only sequences with consecutive numbers together, so every gap costs a pass over the weights in each step.
+    A slot of which less than half matches keeps its cells for what they were read for: the match is copied from it
+    (``prefix.py``). Then an empty slot is taken, one beside the ``running`` sequences, the longest unused one, in this
+    order: llama.cpp decodes only sequences with consecutive numbers together, so every gap costs a pass over the
+    weights in each step.
     """
     best, shared = max(((slot, common_prefix(slot.cells, prompt)) for slot in idle), key=lambda found: found[1])
-    if shared * 2 > min(len(best.cells), len(prompt)):
+    if shared * 2 > len(best.cells):
         return best, shared
     chosen = min(idle, key=lambda slot: (bool(slot.cells), passes({*running, slot.sequence}), slot.used))
     return chosen, common_prefix(chosen.cells, prompt)

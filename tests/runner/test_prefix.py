@@ -1,0 +1,111 @@
+"""Prompts that begin as another one get its cells in place of reading them again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+from corral_server.runner.engine import EngineOptions, LlamaEngine
+from corral_server.runner.generation import Finish, Task
+from corral_server.runner.prefix import find_source
+from corral_server.runner.sequence import Slot
+from tests.runner.engines import GREEDY, answer, answers, ask, chat, weights, words
+from tests.support.waiting import auntil
+
+SHARED = 120
+ENDLESS = "root ::= [a-z ] root"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own cells", "unified"])
+def engine(request: pytest.FixtureRequest) -> Iterator[LlamaEngine]:
+    options = EngineOptions(context_length=256, slots=4, batch=64, threads=1, unified=request.param)
+    engine = LlamaEngine.load(weights(), options)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def forget(request: pytest.FixtureRequest) -> None:
+    if "engine" in request.fixturenames:
+        request.getfixturevalue("engine")._memory.forget_idle()
+
+
+def test_the_longest_common_beginning_elsewhere_is_the_source() -> None:
+    slots = [Slot(0), Slot(1, list(range(40))), Slot(2, list(range(30)))]
+    source = find_source(slots[0], tuple(range(100)), slots, length=256)
+    assert source is not None
+    assert (source.slot.sequence, source.length, source.ready(range(100)), source.coming) == (1, 40, True, False)
+
+
+def test_a_short_common_beginning_is_read_again() -> None:
+    slots = [Slot(0), Slot(1, list(range(10)))]
+    assert find_source(slots[0], tuple(range(100)), slots, length=256) is None
+    longer = [Slot(0), Slot(1, list(range(40)))]
+    assert find_source(longer[0], tuple(range(100)), longer, length=128 * 128) is None
+
+
+def test_what_a_slot_has_itself_is_not_copied() -> None:
+    slots = [Slot(0, list(range(35))), Slot(1, list(range(40)))]
+    assert find_source(slots[0], tuple(range(100)), slots, length=256) is None
+
+
+@pytest.mark.process
+def test_a_prompt_that_begins_as_a_running_one_copies_the_beginning(engine: LlamaEngine) -> None:
+    shared = words(engine, SHARED)
+    task = Task((*shared, *chat(engine, "What is the capital of France?")), GREEDY, max_tokens=12)
+    alone = answer(engine, task).text
+    engine._memory.forget_idle()
+
+    async def scenario() -> tuple[str, Finish]:
+        busy = engine.generate(Task((*shared, *chat(engine, "Count.")), GREEDY, grammar=ENDLESS, max_tokens=60))
+        async with aclosing(busy) as items:
+            await anext(items)
+            got = await ask(engine, task)
+        return got.text, got.finish
+
+    text, finish = asyncio.run(scenario())
+    assert finish.cached_tokens >= SHARED
+    assert text == alone
+
+
+@pytest.mark.process
+def test_prompts_that_come_together_read_their_common_beginning_once(engine: LlamaEngine) -> None:
+    shared = words(engine, SHARED)
+    questions = ("What is the capital of France?", "What is two plus two?", "Name a colour.")
+    tasks = [Task((*shared, *chat(engine, question)), GREEDY, max_tokens=6) for question in questions]
+    alone = []
+    for task in tasks:
+        engine._memory.forget_idle()
+        alone.append(answer(engine, task).text)
+    engine._memory.forget_idle()
+    got = answers(engine, *tasks)
+    assert [one.text for one in got] == alone
+    assert sorted(one.finish.cached_tokens >= SHARED for one in got) == [False, True, True]
+
+
+@pytest.mark.process
+def test_when_the_reader_of_a_common_beginning_leaves_the_next_one_reads_it(engine: LlamaEngine) -> None:
+    shared = words(engine, SHARED)
+
+    async def scenario() -> list[str]:
+        tasks = [Task((*shared, *chat(engine, q)), GREEDY, max_tokens=6) for q in ("Hi", "What is the capital?", "Yes")]
+        asking = [asyncio.create_task(ask(engine, task)) for task in tasks]
+        await auntil(lambda: engine.running == 3)
+        asking[0].cancel()
+        return [got.text for got in await asyncio.gather(*asking[1:])]
+
+    assert all(asyncio.run(scenario()))
+    assert engine.running == 0
+
+
+@pytest.mark.process
+def test_a_long_conversation_in_an_idle_slot_keeps_its_cells_when_another_begins_like_it(engine: LlamaEngine) -> None:
+    shared = words(engine, 60)
+    long = Task((*shared, *words(engine, 120)[50:], *chat(engine, "Long")), GREEDY, max_tokens=4)
+    answer(engine, long)
+    other = answer(engine, Task((*shared, *chat(engine, "What is two plus two? " * 8)), GREEDY, max_tokens=4))
+    assert other.finish.cached_tokens >= 60
+    assert answer(engine, long).finish.cached_tokens == len(long.prompt) - 1
