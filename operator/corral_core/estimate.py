@@ -31,34 +31,43 @@ GPU_HOST = 1 << 30
 CELLS = 256
 """llama.cpp makes the KV cache of a sequence a multiple of this many cells."""
 
+EMBEDDED_TOGETHER = 64
+"""Inputs that one batch of embeddings has room for; its tokens are a multiple of it."""
+
 _TYPES = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes, each part in whole MiB. ``overhead`` is the process itself; ``load`` is what it was estimated for."""
+    """Bytes, each part in whole MiB. ``overhead`` is the process itself; ``load`` is what it was estimated for.
+
+    ``embedding`` is the cache and the computing of embedding requests, which have a context of their own.
+    """
 
     weights: int
     kv: int
     graph: int
+    embedding: int
     overhead: int
     load: Load
 
     @property
     def engine(self) -> int:
         """What llama.cpp itself takes, as the runner tells in ``size_bytes``."""
-        return self.weights + self.kv + self.graph
+        return self.weights + self.kv + self.graph + self.embedding
 
     @property
     def total(self) -> int:
         return self.engine + self.overhead
 
     def __str__(self) -> str:
-        return (
-            f"{_mib(self.total)} MiB: weights {_mib(self.weights)}, KV cache {_mib(self.kv)} for "
-            f"{self.load.parallel} x {self.load.context} tokens, computing {_mib(self.graph)}, "
-            f"the process {_mib(self.overhead)}"
-        )
+        parts = [f"weights {_mib(self.weights)}"]
+        if self.load.generates:
+            cache = f"{self.load.parallel} x {self.load.context} tokens"
+            parts += [f"KV cache {_mib(self.kv)} for {cache}", f"computing {_mib(self.graph)}"]
+        if self.load.embedding:
+            parts.append(f"embeddings of {self.load.context} tokens {_mib(self.embedding)}")
+        return f"{_mib(self.total)} MiB: {', '.join(parts)}, the process {_mib(self.overhead)}"
 
 
 def estimate(shape: Shape, load: Load, *, gpus: int = 0) -> Estimate:
@@ -68,9 +77,21 @@ def estimate(shape: Shape, load: Load, *, gpus: int = 0) -> Estimate:
     GPUs stays there.
     """
     overhead = PROCESS + FOR_TOKEN * shape.vocabulary + (GPU_HOST if gpus else 0)
-    parts = (shape.weights, _kv(shape, load), _graph(shape, load), overhead)
-    weights, kv, graph, overhead = (_blocks(part, MIB) * MIB for part in parts)
-    return Estimate(weights, kv, graph, overhead, load)
+    generating = (_kv(shape, load), _graph(shape, load)) if load.generates else (0, 0)
+    parts = (shape.weights, *generating, _embedding(shape, load), overhead)
+    weights, kv, graph, embedding, overhead = (_blocks(part, MIB) * MIB for part in parts)
+    return Estimate(weights, kv, graph, embedding, overhead, load)
+
+
+def _embedding(shape: Shape, load: Load) -> int:
+    """A context for one input at a time; every token has an output, and llama.cpp computes its logits too."""
+    if not load.embedding:
+        return 0
+    batch = _blocks(load.embedding, EMBEDDED_TOGETHER) * EMBEDDED_TOGETHER
+    cells = load.context + batch if load.embedding < load.context else batch
+    context = Load(cells, 1, batch)
+    outputs = 4 * (batch + EMBEDDED_TOGETHER) * (shape.vocabulary + shape.embedding)
+    return _kv(shape, context) + _graph(shape, context) + outputs
 
 
 def _kv(shape: Shape, load: Load) -> int:
@@ -88,7 +109,8 @@ def _graph(shape: Shape, load: Load) -> int:
         token = max(scores, activations + 4 * cells * shape.masks)
     else:
         token = activations + 2 * cells * shape.masks
-    return batch * token + 4 * load.parallel * shape.vocabulary + SMALL_THINGS
+    logits = 4 * shape.vocabulary * min(batch, load.parallel * load.outputs)
+    return batch * token + 2 * logits + SMALL_THINGS
 
 
 def _activations(shape: Shape) -> int:

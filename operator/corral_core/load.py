@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
 from corral_core.settings import bool_setting, choice_setting, int_setting, text_setting
 
@@ -17,28 +18,41 @@ AUTO_PARALLEL = (4, 1)
 """What ``parallel: auto`` tries, in this order."""
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 MAX_CONTEXT = 16_777_216
+POOLING_NONE, POOLING_LAST = 0, 3
+"""llama.cpp's numbers of how the vectors of tokens become one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked for; 0 is automatic, as is ``flash_attention`` None. ``context`` is in tokens for one request."""
+    """What is asked for; 0 is automatic, as is ``flash_attention`` None. ``context`` is in tokens for one request.
+
+    ``embeddings``: what generates is to embed too.
+    """
 
     context: int
     parallel: int
     batch: int
     cache_type: str
     flash_attention: bool | None
+    embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is done; ``batch`` is the most tokens that are computed together."""
+    """What is done; ``batch`` is the most tokens that are computed together.
+
+    Of each request ``outputs`` tokens of a batch may be sampled from. ``embedding`` is how many tokens of its input an
+    embedding is computed from together, 0 where nothing is embedded; what does not generate does nothing else.
+    """
 
     context: int
     parallel: int
     batch: int = DEFAULT_BATCH
     cache_type: str = "f16"
     flash_attention: bool | None = None
+    outputs: int = 1
+    generates: bool = True
+    embedding: int = 0
 
 
 def wish(spec: ModelSpec, environ: Mapping[str, str]) -> Wish:
@@ -53,6 +67,7 @@ def wish(spec: ModelSpec, environ: Mapping[str, str]) -> Wish:
         batch=max(1, parameters.get("num_batch", DEFAULT_BATCH)),
         cache_type=choice_setting(environ, "OLLAMA_KV_CACHE_TYPE", default="f16", choices=CACHE_TYPES),
         flash_attention=bool_setting(environ, "OLLAMA_FLASH_ATTENTION", default=False) if attention else None,
+        embeddings=spec.embeddings,
     )
 
 
@@ -61,10 +76,30 @@ def context_length(wanted: int, trained: int) -> int:
     return max(4, min(wanted or DEFAULT_CONTEXT, trained or wanted or DEFAULT_CONTEXT))
 
 
-def loads(wanted: Wish, trained: int) -> tuple[Load, ...]:
-    """The ways to load that are tried, the best first. ``trained`` is the model's own context length."""
-    context = context_length(wanted.context, trained)
+def reads_in_pieces(facts: ModelFacts) -> bool:
+    """Whether a model that is made for embeddings may read a long input in several batches.
+
+    A causal model that embeds by the last token may; where every token attends to all others it cannot.
+    """
+    pooling = facts.info.get(f"{facts.family}.pooling_type")
+    causal = facts.info.get(f"{facts.family}.attention.causal") is not False and "bert" not in facts.family
+    return causal and pooling in (POOLING_NONE, POOLING_LAST)
+
+
+def loads(wanted: Wish, facts: ModelFacts) -> tuple[Load, ...]:
+    """The ways to load such weights that are tried, the best first."""
+    context = context_length(wanted.context, facts.context_length)
+    piece = min(DEFAULT_BATCH, context)
+    if "embedding" in facts.capabilities:
+        return (Load(context, 1, generates=False, embedding=piece if reads_in_pieces(facts) else context),)
     return tuple(
-        Load(context, parallel, min(wanted.batch, context * parallel), wanted.cache_type, wanted.flash_attention)
+        Load(
+            context,
+            parallel,
+            min(wanted.batch, context * parallel),
+            wanted.cache_type,
+            wanted.flash_attention,
+            embedding=piece if wanted.embeddings else 0,
+        )
         for parallel in ((wanted.parallel,) if wanted.parallel else AUTO_PARALLEL)
     )

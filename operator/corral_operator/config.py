@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 from corral_core.activity import FOREVER
 from corral_core.durations import keep_alive_from_env
-from corral_core.errors import InvalidSetting
+from corral_core.errors import InvalidQuantity, InvalidSetting
 from corral_core.jsonfields import Json
+from corral_core.load import wish
+from corral_core.model import ModelSpec
+from corral_core.quantities import parse_quantity
 from corral_core.settings import choice_setting, duration_setting, int_setting, list_setting, text_setting
 from corral_core.snapshot import Policy
 
@@ -37,7 +40,9 @@ class RunnerDefaults:
 
     ``drain`` and ``lost_node``, after which a pod is replaced whose node has been lost, are in seconds.
 
-    ``env`` are further variables of the container, as the Kubernetes API writes them.
+    ``env`` are further variables of the container, as the Kubernetes API writes them. ``cpu`` is the quantity that a
+    runner asks for. A load may take ``load_timeout`` seconds, or as long as the weights take at ``load_rate`` bytes a
+    second.
     """
 
     image: str = "corral/runner:dev"
@@ -46,6 +51,9 @@ class RunnerDefaults:
     settings: Mapping[str, str] = field(default_factory=dict)
     priority_class: str = ""
     env: tuple[Json, ...] = ()
+    cpu: str = "250m"
+    load_timeout: float = 300.0
+    load_rate: int = 20 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class LeaseConfig:
 class OperatorConfig:
     """``namespaces`` empty means all of them; ``resync`` is how often (seconds) everything is listed anew.
 
-    ``http_port`` 0 lets the system choose.
+    ``http_port`` 0 lets the system choose. At most ``inspectors`` pods read headers of weights side by side.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -74,6 +82,7 @@ class OperatorConfig:
     workers: int = 4
     log_level: str = "INFO"
     http_port: int = 0
+    inspectors: int = 4
 
 
 def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
@@ -86,18 +95,18 @@ def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
         kubeconfig=text_setting(environ, "KUBECONFIG") or None,
         resync=duration_setting(environ, "CORRAL_RESYNC_PERIOD", default=60.0, minimum=1.0),
         workers=int_setting(environ, "CORRAL_WORKERS", default=4, minimum=1, maximum=64),
+        inspectors=int_setting(environ, "CORRAL_INSPECTORS", default=4, minimum=1, maximum=64),
         http_port=int_setting(environ, "CORRAL_HTTP_PORT", default=0, minimum=0, maximum=65535),
         log_level=choice_setting(environ, "CORRAL_LOG_LEVEL", default="info", choices=LOG_LEVELS).upper(),
     )
 
 
 def _policy(environ: Mapping[str, str]) -> Policy:
-    load_timeout = duration_setting(environ, "OLLAMA_LOAD_TIMEOUT", default=300.0, minimum=None)
     max_loaded = int_setting(environ, "OLLAMA_MAX_LOADED_MODELS", default=0, minimum=0)
     return Policy(
         keep_alive=keep_alive_from_env(environ.get("OLLAMA_KEEP_ALIVE", "")),
         max_loaded=max_loaded or None,
-        load_timeout=load_timeout if load_timeout > 0 else FOREVER,
+        load_timeout=_load_timeout(environ),
     )
 
 
@@ -106,10 +115,34 @@ def _runner(environ: Mapping[str, str]) -> RunnerDefaults:
         image=text_setting(environ, "CORRAL_RUNNER_IMAGE", default="corral/runner:dev"),
         drain=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=60.0),
         lost_node=duration_setting(environ, "CORRAL_LOST_NODE_TIMEOUT", default=10.0),
-        settings={name: environ[name] for name in RUNNER_SETTINGS if environ.get(name)},
+        settings=_runner_settings(environ),
         priority_class=text_setting(environ, "CORRAL_RUNNER_PRIORITY_CLASS"),
         env=_variables(environ.get("CORRAL_RUNNER_ENV", "")),
+        cpu=_quantity(environ, "CORRAL_RUNNER_CPU", default="250m"),
+        load_timeout=_load_timeout(environ),
+        load_rate=int_setting(environ, "CORRAL_LOAD_RATE", default=20, minimum=1, maximum=1 << 20) << 20,
     )
+
+
+def _runner_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every runner is given; a value that none would take is refused here, before there are any."""
+    settings = {name: environ[name] for name in RUNNER_SETTINGS if environ.get(name)}
+    wish(ModelSpec(source="file:///any.gguf"), settings)
+    return settings
+
+
+def _load_timeout(environ: Mapping[str, str]) -> float:
+    seconds = duration_setting(environ, "OLLAMA_LOAD_TIMEOUT", default=300.0, minimum=None)
+    return seconds if seconds > 0 else FOREVER
+
+
+def _quantity(environ: Mapping[str, str], name: str, *, default: str) -> str:
+    said = text_setting(environ, name, default=default)
+    try:
+        parse_quantity(said)
+    except InvalidQuantity as error:
+        raise InvalidSetting(f"{name}={said!r} is not allowed: {error}") from error
+    return said
 
 
 def _variables(said: str) -> tuple[Json, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 
 from corral_core.facts import ModelFacts
 from corral_core.jsonfields import Json
@@ -15,33 +16,55 @@ from corral_core.model import Model
 from corral_core.resource import serving_spec
 from corral_core.source import parse_source
 from corral_operator.config import RunnerDefaults
+from corral_operator.probes import probes
+from corral_operator.resources import resources, sizing
 
 PORT = 8080
 WEIGHTS = "/weights"
 DRAIN_MARGIN = 10
 """Seconds between the end of the runner's own drain and the kubelet's SIGKILL."""
+CONTAINED: Json = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
 def pod_spec(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults) -> dict[str, object]:
     """The spec of the runner pod, as plain JSON."""
+    container = runner_container(model, facts, defaults=defaults)
+    return {**frame(model, container, defaults=defaults), **_only_for_runners(model, defaults)}
+
+
+def frame(model: Model, container: Json, *, defaults: RunnerDefaults) -> dict[str, object]:
+    """What every pod of a Model has: where it may run, what it may do, and the claim with its weights."""
     spec = model.spec
     optional: dict[str, object] = {
-        "runtimeClassName": spec.runtime_class_name or _default_runtime_class(model),
         "nodeSelector": dict(spec.pod.node_selector),
         "tolerations": [*spec.pod.tolerations, *_lost_node_tolerations(model, defaults.lost_node)],
         "affinity": spec.pod.affinity,
         "imagePullSecrets": list(spec.pod.image_pull_secrets),
         "priorityClassName": spec.pod.priority_class_name or defaults.priority_class,
     }
+    mounts: list[dict[str, object]] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  the pod's own, not this host's
+    if _claims(model):
+        mounts.append({"name": "weights", "mountPath": WEIGHTS, "readOnly": True})
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "shareProcessNamespace": True,  # a process 1 would not hear SIGTERM before it has set a handler
-        "terminationGracePeriodSeconds": math.ceil(defaults.drain) + DRAIN_MARGIN,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_container(model, defaults)],
+        "containers": [{**container, "securityContext": CONTAINED, "volumeMounts": mounts}],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *_claims(model)],
         **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _only_for_runners(model: Model, defaults: RunnerDefaults) -> dict[str, object]:
+    runtime = model.spec.runtime_class_name or _default_runtime_class(model)
+    return {
+        "terminationGracePeriodSeconds": math.ceil(defaults.drain) + DRAIN_MARGIN,
+        **({"runtimeClassName": runtime} if runtime else {}),
     }
 
 
@@ -63,29 +86,24 @@ def _default_runtime_class(model: Model) -> str | None:
     return "nvidia" if gpu.count > 0 and gpu.resource.startswith("nvidia.com/") else None
 
 
-def _container(model: Model, defaults: RunnerDefaults) -> dict[str, object]:
-    mounts: list[dict[str, object]] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  the pod's own, not this host's
-    if _claims(model):
-        mounts.append({"name": "weights", "mountPath": WEIGHTS, "readOnly": True})
+def runner_container(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults) -> dict[str, object]:
+    made = sizing(model, facts, defaults)
+    decided = {"OLLAMA_NUM_PARALLEL": str(made.load.parallel)} if made is not None and made.load.generates else {}
     return {
         "name": "runner",
         "image": model.spec.pod.image or defaults.image,
         "command": ["python", "-m", "corral_server.runner"],
-        "env": _environment(model, defaults),
+        "env": environment(model, defaults, decided),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": _resources(model),
-        "readinessProbe": _probe("/readyz", period=1, failures=2),
-        "livenessProbe": _probe("/healthz", period=10, failures=6),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": mounts,
+        "resources": resources(model, made, defaults=defaults),
+        **probes(facts.size if facts else 0, defaults=defaults),
     }
 
 
-def _environment(model: Model, defaults: RunnerDefaults) -> list[Json]:
+def environment(model: Model, defaults: RunnerDefaults, decided: Mapping[str, str]) -> list[Json]:
+    """The container's variables. ``decided`` goes before the installation's settings, and whoever sets one by name
+    before both.
+    """
     described = {"name": model.name, "namespace": model.namespace, "spec": serving_spec(model)}
     ours = {
         "CORRAL_MODEL": json.dumps(described, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
@@ -93,6 +111,7 @@ def _environment(model: Model, defaults: RunnerDefaults) -> list[Json]:
         "CORRAL_PVC_ROOT": WEIGHTS,
         "CORRAL_DRAIN_TIMEOUT": f"{defaults.drain:f}s",
         **defaults.settings,
+        **decided,
     }
     theirs = {str(item.get("name")): item for item in (*defaults.env, *model.spec.pod.env)}
     kept = [{"name": name, "value": _literal(value)} for name, value in ours.items() if name not in theirs]
@@ -102,24 +121,6 @@ def _environment(model: Model, defaults: RunnerDefaults) -> list[Json]:
 def _literal(value: str) -> str:
     """The kubelet expands ``$(NAME)`` in values; ``$$`` stands for a plain ``$``."""
     return value.replace("$", "$$")
-
-
-def _resources(model: Model) -> dict[str, object]:
-    given = model.spec.pod.resources
-    limits: dict[str, object] = dict(given.get("limits", {}))
-    if model.spec.gpu.count > 0:
-        limits[model.spec.gpu.resource] = model.spec.gpu.count
-    wanted = {"requests": dict(given.get("requests", {})), "limits": limits}
-    return {kind: amounts for kind, amounts in wanted.items() if amounts}
-
-
-def _probe(path: str, *, period: int, failures: int) -> dict[str, object]:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
-    }
 
 
 def _claims(model: Model) -> list[Json]:

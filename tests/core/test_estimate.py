@@ -60,7 +60,7 @@ def test_without_flash_attention_scores_are_held_for_every_head() -> None:
 
 def test_the_text_names_every_part() -> None:
     told = str(estimate(SMOLLM2, Load(4096, 4)))
-    assert told == ("595 MiB: weights 93, KV cache 360 for 4 x 4096 tokens, computing 22, the process 120")
+    assert told == ("596 MiB: weights 93, KV cache 360 for 4 x 4096 tokens, computing 23, the process 120")
 
 
 @given(LOADS, LOADS)
@@ -75,4 +75,17 @@ def test_more_of_anything_never_takes_less(one: Load, other: Load) -> None:
 @given(LOADS)
 def test_the_parts_make_the_whole(load: Load) -> None:
     made = estimate(SMOLLM2, load)
-    assert made.total == made.weights + made.kv + made.graph + made.overhead
+    assert made.total == made.weights + made.kv + made.graph + made.embedding + made.overhead
+
+
+def test_a_model_that_only_embeds_holds_one_context() -> None:
+    alone = estimate(SMOLLM2, Load(4096, 1, generates=False, embedding=4096))
+    assert (alone.kv, alone.graph) == (0, 0)
+    assert alone.embedding > 90 * MIB + 4 * 4096 * 49152
+    assert "KV" not in str(alone)
+
+
+def test_embeddings_count_beside_what_generates() -> None:
+    without, made = estimate(SMOLLM2, Load(4096, 4)), estimate(SMOLLM2, Load(4096, 4, embedding=512))
+    assert made.total - without.total == made.embedding > 101 * MIB
+    assert f"embeddings of 4096 tokens {made.embedding // MIB}" in str(made)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from corral_core.errors import InvalidSetting
-from corral_core.load import context_length, loads, wish
+from corral_core.facts import ModelFacts
+from corral_core.load import context_length, loads, reads_in_pieces, wish
 from corral_core.model import ModelSpec
 
 
@@ -13,6 +16,12 @@ def _spec(**fields: object) -> ModelSpec:
     return ModelSpec.model_validate({"source": "file:///a.gguf", **fields})
 
 
+def _embedder(family: str, **info: object) -> ModelFacts:
+    info = {f"{family}.{key}": value for key, value in info.items()}
+    return dataclasses.replace(FACTS, family=family, capabilities=("embedding",), context_length=512, info=info)
+
+
+FACTS = ModelFacts(1, "llama", ("llama",), "1B", 10**9, "Q4_0", 8192, 1, ("completion",), "")
 SETTINGS = {
     "OLLAMA_CONTEXT_LENGTH": "2048",
     "OLLAMA_NUM_PARALLEL": "2",
@@ -52,9 +61,26 @@ def test_the_context_is_at_most_what_the_model_was_trained_for(wanted: int, trai
 
 
 def test_automatic_is_four_at_once_and_then_one() -> None:
-    assert [load.parallel for load in loads(wish(_spec(), {}), 8192)] == [4, 1]
-    assert [load.parallel for load in loads(wish(_spec(parallel=3), {}), 8192)] == [3]
+    assert [load.parallel for load in loads(wish(_spec(), {}), FACTS)] == [4, 1]
+    assert [load.parallel for load in loads(wish(_spec(parallel=3), {}), FACTS)] == [3]
 
 
 def test_a_batch_is_no_longer_than_all_contexts() -> None:
-    assert [load.batch for load in loads(wish(_spec(contextLength=100), {}), 8192)] == [400, 100]
+    assert [load.batch for load in loads(wish(_spec(contextLength=100), {}), FACTS)] == [400, 100]
+
+
+def test_a_model_for_embeddings_does_not_generate() -> None:
+    (load,) = loads(wish(_spec(parallel=8), {}), _embedder("bert", pooling_type=1))
+    assert (load.generates, load.parallel, load.embedding) == (False, 1, 512)
+
+
+@pytest.mark.parametrize(("family", "pooling", "pieces"), [("qwen3", 3, True), ("qwen3", 1, False), ("bert", 3, False)])
+def test_an_input_is_read_in_pieces_where_the_last_token_of_a_causal_model_counts(
+    family: str, pooling: int, pieces: bool
+) -> None:
+    assert reads_in_pieces(_embedder(family, pooling_type=pooling)) == pieces
+
+
+def test_what_generates_embeds_where_the_model_says_so() -> None:
+    assert [load.embedding for load in loads(wish(_spec(embeddings=True), {}), FACTS)] == [512, 512]
+    assert [load.embedding for load in loads(wish(_spec(), {}), FACTS)] == [0, 0]

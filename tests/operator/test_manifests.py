@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from corral_core.activity import FOREVER
+from corral_core.estimate import estimate
+from corral_core.facts import ModelFacts
 from corral_core.jsonfields import Json, dig, objects
+from corral_core.load import Load
 from corral_core.model import Model
 from corral_core.resource import parse_model, serving_spec
 from corral_core.settings import duration_setting
 from corral_operator import manifests
 from corral_operator.config import RunnerDefaults
+from corral_operator.probes import load_budget
+from corral_operator.runner_pod import pod_spec
+from tests.core.test_estimate import SMOLLM2
 from tests.operator import samples
 
 
@@ -163,3 +172,90 @@ def test_a_runner_leaves_a_lost_node_soon_unless_its_model_tolerates_that_itself
 def test_where_there_is_no_room_for_both_the_old_runner_goes_first() -> None:
     manifest = manifests.deployment(model(), 1, defaults=RunnerDefaults(), cramped=True)
     assert dig(manifest, "spec", "strategy", "rollingUpdate") == {"maxUnavailable": 1, "maxSurge": 0}
+
+
+FACTS = ModelFacts(
+    size=98_000_000,
+    family="llama",
+    families=("llama",),
+    parameter_size="135M",
+    parameter_count=135,
+    quantization_level="Q4_1",
+    context_length=8192,
+    embedding_length=576,
+    capabilities=("completion",),
+    template="",
+    shape=SMOLLM2,
+)
+
+
+def container(subject: Model, *, defaults: RunnerDefaults | None = None, facts: ModelFacts = FACTS) -> Json:
+    return objects(pod_spec(subject, facts, defaults=defaults or RunnerDefaults()), "containers")[0]
+
+
+def mebibytes(load: Load) -> str:
+    return f"{estimate(SMOLLM2, load).total >> 20}Mi"
+
+
+def test_a_runner_asks_for_the_memory_of_the_estimate_and_may_take_no_more() -> None:
+    asked = container(model())["resources"]
+    assert asked == {"requests": {"cpu": "250m", "memory": "596Mi"}, "limits": {"memory": "596Mi"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "requests", "limits"),
+    [
+        ({"requests": {"memory": "1Gi"}}, {"cpu": "250m", "memory": "1Gi"}, {"memory": "1Gi"}),
+        ({"requests": {"memory": "100Mi"}}, {"cpu": "250m", "memory": "100Mi"}, {"memory": "596Mi"}),
+        ({"limits": {"memory": "1Gi"}}, {"cpu": "250m"}, {"memory": "1Gi"}),
+        ({"requests": {"cpu": 2}}, {"cpu": 2, "memory": "596Mi"}, {"memory": "596Mi"}),
+        ({"limits": {"cpu": "100m"}}, {"memory": "596Mi"}, {"cpu": "100m", "memory": "596Mi"}),
+        ({"limits": {"example.com/x": 1}}, {"cpu": "250m", "memory": "596Mi"}, {"example.com/x": 1, "memory": "596Mi"}),
+    ],
+)
+def test_each_amount_that_the_model_gives_stands_alone(given: object, requests: object, limits: object) -> None:
+    assert container(model(pod={"resources": given}))["resources"] == {"requests": requests, "limits": limits}
+
+
+def test_a_limit_that_is_too_small_for_four_at_once_makes_it_one() -> None:
+    small = model(pod={"resources": {"limits": {"memory": "400Mi"}}})
+    for subject, parallel in ((model(), "4"), (small, "1")):
+        variables = {item.get("name"): item.get("value") for item in objects(container(subject), "env")}
+        assert variables["OLLAMA_NUM_PARALLEL"] == parallel
+
+
+@pytest.mark.parametrize(
+    ("settings", "load"),
+    [
+        ({"OLLAMA_NUM_PARALLEL": "1"}, Load(4096, 1)),
+        ({"OLLAMA_CONTEXT_LENGTH": "2048"}, Load(2048, 4)),
+        ({"OLLAMA_KV_CACHE_TYPE": "q8_0"}, Load(4096, 4, cache_type="q8_0")),
+        ({"OLLAMA_FLASH_ATTENTION": "false"}, Load(4096, 4, flash_attention=False)),
+    ],
+)
+def test_the_installations_settings_count_in_the_memory(settings: dict[str, str], load: Load) -> None:
+    asked = container(model(), defaults=RunnerDefaults(settings=settings))["resources"]
+    assert dig(asked, "requests", "memory") == mebibytes(load)
+
+
+def test_a_variable_of_the_model_counts_in_the_memory_as_the_runner_will_read_it() -> None:
+    subject = model(pod={"env": [{"name": "OLLAMA_NUM_PARALLEL", "value": "1"}]})
+    assert dig(container(subject)["resources"], "requests", "memory") == mebibytes(Load(4096, 1))
+
+
+def test_without_facts_only_cpu_is_asked_for() -> None:
+    bare = objects(pod_spec(model(), None, defaults=RunnerDefaults()), "containers")[0]
+    assert bare["resources"] == {"requests": {"cpu": "250m"}}
+
+
+def test_nobody_asks_whether_a_runner_lives_before_it_has_loaded() -> None:
+    startup = container(model())["startupProbe"]
+    assert dig(startup, "httpGet", "path") == "/readyz"
+    assert (dig(startup, "periodSeconds"), dig(startup, "failureThreshold")) == (1, 300)
+
+
+@pytest.mark.parametrize(
+    ("size", "patience", "seconds"), [(10 << 30, 300.0, 542), (10 << 30, 1000.0, 1000), (1, FOREVER, 2**31 - 1)]
+)
+def test_a_load_may_take_as_long_as_a_slow_disk_does(size: int, patience: float, seconds: int) -> None:
+    assert load_budget(size, RunnerDefaults(load_timeout=patience)) == seconds

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from corral_core.estimate import Estimate, estimate
+from corral_core.estimate import MIB, Estimate, estimate
 from corral_core.gguf_facts import read_facts
 from corral_core.load import Load
 from corral_core.source import locate, parse_source
+from corral_server.runner.embedding import EmbeddingOptions, context_options
 from corral_server.runner.llama import ContextOptions, LlamaModel
 from tests.support.model_shapes import Architecture, write
 
@@ -26,6 +27,8 @@ SHAPES = (
     Architecture("qwen3moe", 2048, 6144, heads=32, kv_heads=4, head=128, vocabulary=32000, experts=(16, 8), expert=768),
     Architecture("llama", 2048, 7168, heads=16, kv_heads=8, head=128, vocabulary=32000, experts=(4, 2)),
 )
+MEAN, LAST = 1, 3
+"""llama.cpp's numbers of how the vectors of tokens become one."""
 _TYPES = {"f16": 1, "q8_0": 8}
 
 
@@ -71,7 +74,7 @@ def test_smollm2_takes_what_was_estimated(
     assert taken <= estimated.engine <= 1.25 * taken
 
 
-@pytest.mark.parametrize("batch", [1, 64, 2048])
+@pytest.mark.parametrize("batch", [4, 64, 2048])
 def test_the_batch_counts(smollm2: tuple[Path, LlamaModel], batch: int) -> None:
     path, model = smollm2
     load = Load(4096, 4, batch)
@@ -90,3 +93,17 @@ def test_models_of_other_shapes_take_what_was_estimated(tmp_path: Path, shape: A
                 assert taken <= estimated.engine <= 1.4 * taken, load
     finally:
         model.close()
+
+
+@pytest.mark.parametrize("pieces", [True, False])
+@pytest.mark.parametrize("context", [100, 512, 2048])
+def test_embeddings_take_what_was_estimated(smollm2: tuple[Path, LlamaModel], context: int, pieces: bool) -> None:
+    path, model = smollm2
+    options = EmbeddingOptions(pooling=LAST if pieces else MEAN, pieces=pieces)
+    made = model.context(context_options(options, context, 1))
+    try:
+        taken = sum(made.buffers.values())
+    finally:
+        made.close()
+    load = Load(context, 4, embedding=min(512, context) if pieces else context)
+    assert taken <= _estimated(path, load).embedding <= 1.3 * taken + 4 * MIB
