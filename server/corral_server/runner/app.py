@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from corral_server.runner.activity_routes import ActivityRoutes
 from corral_server.runner.answer import JSON, failure
+from corral_server.runner.completions import COMPLETIONS, CompletionsApi
 from corral_server.runner.embed import EMBED, EMBEDDINGS, OPENAI_EMBEDDINGS, EmbedApi
 from corral_server.runner.native import CHAT, GENERATE, NativeApi
 from corral_server.runner.openai import CHAT as OPENAI_CHAT
@@ -29,6 +30,7 @@ def create_app(state: RunnerState) -> FastAPI:
     app.add_route(GENERATE, native.generate, methods=["POST"])
     app.add_route(CHAT, native.chat, methods=["POST"])
     app.add_route(OPENAI_CHAT, openai.chat, methods=["POST"])
+    app.add_route(COMPLETIONS, CompletionsApi(state).complete, methods=["POST"])
     embed = EmbedApi(state)
     app.add_route(EMBED, embed.embed, methods=["POST"])
     app.add_route(EMBEDDINGS, embed.embeddings, methods=["POST"])

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral_core.durations import keep_alive_from_request
-from corral_core.errors import InvalidDuration
 from corral_server.runner import capabilities
-from corral_server.runner.answer import GenerationAnswer, Work, started_at
+from corral_server.runner.answer import GenerationAnswer, Work, Writer, started_at
 from corral_server.runner.chat import Chat, chat_work, check_chat, prompt_of
 from corral_server.runner.common import Common, task_of, think_variables
 from corral_server.runner.formats.families import format_of
 from corral_server.runner.generation import Task
+from corral_server.runner.keepalive import keep_alive_of
 from corral_server.runner.native_writer import ChatWriter, GenerateWriter, debug_answer, loaded_answer
 from corral_server.runner.prompt import marker_tokens, tokens_of
 from corral_server.runner.reading import Reading
@@ -41,7 +40,7 @@ class NativeApi:
     async def generate(self, request: Request) -> Response:
         started = started_at(request.headers)
         fields = parse_body(await read_body(request), kind="GenerateRequest")
-        common, asked = _common(fields), _Generate.read(fields)
+        common, asked = _common(fields), Generate.read(fields)
         if not common.model:
             raise ApiError(404, "model '' not found")
         capabilities.check_name(common.model)
@@ -55,7 +54,9 @@ class NativeApi:
             return self._load(common, GENERATE, loaded)
         if fields.flag("_debug_render_only"):
             return await self._rendered(common, GENERATE, lambda loaded: asked.text(loaded, common))
-        return GenerationAnswer(self._state, asked.work(loaded, common, started=started))
+        writer = GenerateWriter(common.model, with_context=not asked.raw)
+        work = asked.work(loaded, common, path=GENERATE, started=started, writer=writer)
+        return GenerationAnswer(self._state, work)
 
     async def chat(self, request: Request) -> Response:
         started = started_at(request.headers)
@@ -93,19 +94,19 @@ class NativeApi:
 
 
 @dataclass(frozen=True, slots=True)
-class _Generate:
-    """The fields that only ``/api/generate`` has."""
+class Generate:
+    """What is to be completed; the fields that only ``/api/generate`` has."""
 
     prompt: str
-    suffix: str
-    system: str
-    template: str
-    context: tuple[int, ...]
-    raw: bool
-    images: bool
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: tuple[int, ...] = ()
+    raw: bool = False
+    images: bool = False
 
     @classmethod
-    def read(cls, fields: Fields) -> _Generate:
+    def read(cls, fields: Fields) -> Generate:
         return cls(
             prompt=fields.text("prompt"),
             suffix=fields.text("suffix"),
@@ -124,7 +125,8 @@ class _Generate:
         if self.images:
             capabilities.refuse_images(model)
 
-    def work(self, loaded: Loaded, common: Common, *, started: int) -> Work:
+    def work(self, loaded: Loaded, common: Common, *, path: str, started: int, writer: Writer) -> Work:
+        """What answers it. Raises ApiError for options of a wrong type."""
         options = loaded.options.updated(common.options)
 
         def prepare(loaded: Loaded) -> Task:
@@ -133,8 +135,7 @@ class _Generate:
 
         thinks = not self.raw and capabilities.thinks(common.think, loaded.facts)
         reading = Reading("" if self.raw else loaded.template.source, thinks=thinks)
-        writer = GenerateWriter(common.model, with_context=not self.raw)
-        return Work(GENERATE, started, common.keep_alive, common.stream, prepare, writer, reading)
+        return Work(path, started, common.keep_alive, common.stream, prepare, writer, reading)
 
     def text(self, loaded: Loaded, common: Common) -> str:
         """The prompt, without the context that may come before it."""
@@ -176,14 +177,10 @@ def messages_of(fields: Fields) -> list[Message]:
 
 def _common(fields: Fields) -> Common:
     stream, truncate, shift = (fields.flag(name) for name in ("stream", "truncate", "shift"))
-    try:
-        keep_alive = keep_alive_from_request(fields.raw("keep_alive"))
-    except InvalidDuration as error:
-        raise ApiError(400, str(error)) from error
     return Common(
         model=fields.text("model"),
         stream=stream is not False,
-        keep_alive=keep_alive,
+        keep_alive=keep_alive_of(fields),
         think=capabilities.think_of(fields),
         truncate=truncate is not False,
         shift=shift is not False,

@@ -70,13 +70,13 @@ def _common(fields: Fields, model: str) -> Common:
         stream=fields.flag("stream") or False,
         think=think_of(fields.sub("reasoning", "Reasoning").text("effort") or fields.text("reasoning_effort")),
         wanted=_wanted(fields),
-        options=_options(fields),
+        options=options_of(fields),
         logprobs=fields.flag("logprobs") or False,
         top_logprobs=capabilities.top_logprobs_of(fields),
     )
 
 
-def _options(fields: Fields) -> dict[str, object]:
+def options_of(fields: Fields) -> dict[str, object]:
     """OpenAI's sampling fields as native options; temperature and top_p are 1 when unset, whatever the Model says."""
     options: dict[str, object] = {own: fields.integer(name) for name, own in _OPTIONS.items()}
     if options["num_predict"] is None:

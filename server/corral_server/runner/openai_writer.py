@@ -13,7 +13,7 @@ from corral_server.runner.generation import Finish, Task
 
 EVENTS = b"text/event-stream"
 DONE = b"data: [DONE]\n\n"
-_FINGERPRINT = "fp_ollama"
+FINGERPRINT = "fp_ollama"
 
 
 class OpenAIWriter:
@@ -48,9 +48,9 @@ class OpenAIWriter:
     def end(self, finish: Finish, times: Times) -> bytes:
         first = self._chunk("content", '""') if self._role else b""
         choice = {"index": 0, "delta": {}, "finish_reason": _reason(finish, self._called)}
-        parts = [first, _event(self._object("chat.completion.chunk") | {"choices": [choice]})]
+        parts = [first, event(self._object("chat.completion.chunk") | {"choices": [choice]})]
         if self._include_usage:
-            parts.append(_event(self._object("chat.completion.chunk") | {"choices": [], "usage": _usage(finish)}))
+            parts.append(event(self._object("chat.completion.chunk") | {"choices": [], "usage": usage_of(finish)}))
         return b"".join((*parts, DONE))
 
     def whole(self, delta: Delta, finish: Finish, times: Times) -> bytes:
@@ -61,7 +61,7 @@ class OpenAIWriter:
             message["tool_calls"] = openai_calls(delta.tool_calls)
         choice = {"index": 0, "message": message, "finish_reason": _reason(finish, bool(delta.tool_calls))}
         choice |= _logprobs(delta)
-        body = self._object("chat.completion") | {"choices": [choice], "usage": _usage(finish)}
+        body = self._object("chat.completion") | {"choices": [choice], "usage": usage_of(finish)}
         return compact(body).encode()
 
     def _chunk(self, name: str, value: str, *, logprobs: str = "") -> bytes:
@@ -75,11 +75,11 @@ class OpenAIWriter:
             "object": kind,
             "created": self._created,
             "model": self._model,
-            "system_fingerprint": _FINGERPRINT,
+            "system_fingerprint": FINGERPRINT,
         }
 
 
-def _event(body: dict[str, object]) -> bytes:
+def event(body: dict[str, object]) -> bytes:
     return f"data: {compact(body)}\n\n".encode()
 
 
@@ -92,6 +92,6 @@ def _logprobs(delta: Delta) -> dict[str, object]:
     return {"logprobs": {"content": content}} if content else {}
 
 
-def _usage(finish: Finish) -> dict[str, int]:
+def usage_of(finish: Finish) -> dict[str, int]:
     prompt, completion = finish.prompt_tokens, len(finish.generated)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
