@@ -9,12 +9,14 @@ from starlette.responses import PlainTextResponse, Response
 
 from corral_server.runner.activity_routes import ActivityRoutes
 from corral_server.runner.answer import JSON, failure
+from corral_server.runner.anthropic import MESSAGES, AnthropicApi
 from corral_server.runner.completions import COMPLETIONS, CompletionsApi
 from corral_server.runner.embed import EMBED, EMBEDDINGS, OPENAI_EMBEDDINGS, EmbedApi
 from corral_server.runner.native import CHAT, GENERATE, NativeApi
 from corral_server.runner.openai import CHAT as OPENAI_CHAT
 from corral_server.runner.openai import OpenAIApi
 from corral_server.runner.origin import Origins
+from corral_server.runner.responses import RESPONSES, ResponsesApi
 from corral_server.runner.show import ShowApi
 from corral_server.runner.state import NotServing, RunnerState
 from corral_server.wire import headers
@@ -35,6 +37,8 @@ def create_app(state: RunnerState) -> FastAPI:
     app.add_route(EMBED, embed.embed, methods=["POST"])
     app.add_route(EMBEDDINGS, embed.embeddings, methods=["POST"])
     app.add_route(OPENAI_EMBEDDINGS, embed.openai, methods=["POST"])
+    app.add_route(RESPONSES, ResponsesApi(state).responses, methods=["POST"])
+    app.add_route(MESSAGES, AnthropicApi(state).messages, methods=["POST"])
     app.add_route("/api/show", show.show, methods=["POST"])
     app.add_route("/activity", activity.activity, methods=["GET"])
     app.add_route("/healthz", activity.health, methods=["GET"])
