@@ -5,8 +5,10 @@ Every failure is a KubeError (``errors``). A watch is given up when it is silent
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +17,7 @@ import aiohttp
 from kubernetes.aio import config as _config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from corral_core.jsonfields import Json, integer, mapping, objects, text
@@ -22,6 +25,12 @@ from corral_kube.errors import Conflict, KubeError, NotFound, Unreachable, failu
 
 TIMEOUT = 15.0
 """Seconds that one call may take."""
+
+KEPT = 75.0
+"""Seconds for which an idle connection is kept; the API server closes it after 90."""
+
+KEEPING = 50.0
+"""Seconds between two requests whose only purpose is that the connection stays open."""
 
 WATCH_SECONDS = 300
 SILENCE = 90.0
@@ -134,6 +143,16 @@ class Kube:
         except (NotFound, Conflict):
             return
 
+    async def keep_open(self) -> None:
+        """For ever: keeps one connection open while nothing is asked, so that what comes in haste finds it there.
+
+        Setting up TLS would take longer than the request itself. Where the server is away nothing is lost by trying.
+        """
+        while True:
+            with suppress(KubeError):
+                await self._call("GET", "/version")
+            await asyncio.sleep(KEEPING)
+
     async def credentials(self) -> Credentials:
         settings = self._api.configuration
         header = await settings.get_api_key_with_prefix("BearerToken") or ""
@@ -194,7 +213,16 @@ async def connect(kubeconfig: str | None, *, manager: str) -> Kube:
     except (_config.ConfigException, OSError) as error:
         raise KubeError(f"no way to the API server (set KUBECONFIG, or run in a pod): {error}") from error
     token_path = "" if kubeconfig else SERVICE_TOKEN_FILENAME
-    return Kube(ApiClient(configuration), manager=manager, token_path=token_path)
+    api = ApiClient(configuration)
+    api.rest_client = _Patient(configuration)
+    return Kube(api, manager=manager, token_path=token_path)
+
+
+class _Patient(RESTClientObject):
+    """Keeps idle connections for longer than aiohttp would."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, keepalive_timeout=KEPT)
 
 
 def _selected(selector: str, fields: str) -> dict[str, str]:

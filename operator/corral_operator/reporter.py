@@ -1,7 +1,8 @@
 """Writes a Model's status to the API server, only when it changed, and its changes of phase as Events.
 
 A change of ``expiresAt`` alone waits until the last such write is a minute old: warm traffic moves it with every
-request.
+request. While a Model loads, changes are gathered for a moment: in a start's first tenth of a second much changes, and
+writing each step would take the API server's time from the start itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from corral_operator.objects import ModelObject
 from corral_operator.observe import Store
 from corral_operator.status import EXPIRY_EVERY, View, difference, status_of
 
+GATHERING = 0.1
+"""Seconds for which changes of a Model that loads are gathered."""
+
 
 class Reporter:
     def __init__(self, kube: Kube, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -30,6 +34,7 @@ class Reporter:
         self._clock = clock
         self._written: dict[str, tuple[str, int]] = {}
         self._expiry_written: dict[str, float] = {}
+        self._loading: dict[str, float] = {}
 
     async def report(self, view: View) -> float | None:
         """Returns after how many seconds a change that was held back is due. Raises KubeError."""
@@ -42,6 +47,11 @@ class Reporter:
         due = self._expiry_written.get(key, 0.0) + EXPIRY_EVERY
         if differs == {"expiresAt"} and now < due:
             return due - now
+        if status["phase"] == "Loading":
+            due = self._loading.setdefault(key, now) + GATHERING
+            if now < due:
+                return due - now
+        self._loading.pop(key, None)
         await self._write(item, status)
         if "phase" in differs:
             self._expiry_written.pop(key, None)  # the first expiry of each phase is news
@@ -65,6 +75,7 @@ class Reporter:
     def forget(self, model: str) -> None:
         self._written.pop(model, None)
         self._expiry_written.pop(model, None)
+        self._loading.pop(model, None)
 
     async def _write(self, item: ModelObject, status: Json) -> None:
         body = {

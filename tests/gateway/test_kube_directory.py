@@ -160,6 +160,9 @@ def test_a_watch_that_fails_for_good_ends_the_gateway(monkeypatch: pytest.Monkey
         async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
             raise RuntimeError("a fault of our own")
 
+        async def keep_open(self) -> None:
+            await asyncio.Event().wait()
+
         async def close(self) -> None:
             self.closed = True
 

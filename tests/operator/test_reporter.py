@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import pytest
+
 from corral_core.jsonfields import dig
 from corral_core.snapshot import Decision
 from corral_core.timestamps import format_seconds
 from corral_operator import paths
 from corral_operator.objects import parse_pod
 from corral_operator.observe import RunnerInfo, Store
-from corral_operator.reporter import Reporter
+from corral_operator.reporter import GATHERING, Reporter
 from corral_operator.status import EXPIRY_EVERY, View
 from tests.operator import samples
 from tests.operator.fake_api import FakeApi
@@ -31,11 +33,16 @@ class Bench:
         self.reporter = Reporter(self.api, self.store, clock=lambda: self.now)
 
     def report(
-        self, replicas: int = 1, *, expires_at: float | None = None, info: RunnerInfo | None = None
+        self,
+        replicas: int = 1,
+        *,
+        expires_at: float | None = None,
+        info: RunnerInfo | None = None,
+        ready: bool = True,
     ) -> float | None:
         item = self.store.models.get("lab/tiny")
         assert item is not None
-        pods = (parse_pod(samples.pod()),) if replicas else ()
+        pods = (parse_pod(samples.pod(ready=ready)),) if replicas else ()
         view = View(item=item, decision=Decision(replicas, "as planned"), pods=pods, expires_at=expires_at, info=info)
         return asyncio.run(self.reporter.report(view))
 
@@ -52,6 +59,29 @@ def test_a_change_of_phase_is_written_at_once() -> None:
     bench.report(1)
     bench.report(0)
     assert bench.api.writes == [STATUS, STATUS]
+
+
+def test_the_changes_of_a_model_that_loads_are_gathered_for_a_moment() -> None:
+    bench = Bench()
+    bench.report(0)
+    held = bench.report(1, ready=False)
+    assert held == pytest.approx(GATHERING)
+    bench.now += GATHERING / 2
+    assert bench.report(1, ready=False) == pytest.approx(GATHERING / 2)
+    assert bench.api.writes == [STATUS]
+    bench.now += GATHERING
+    assert bench.report(1, ready=False) is None
+    assert bench.api.writes == [STATUS, STATUS]
+
+
+def test_readiness_is_written_at_once_whatever_is_held_back() -> None:
+    bench = Bench()
+    bench.report(0)
+    bench.report(1, ready=False)
+    assert bench.report(1) is None
+    item = bench.store.models.get("lab/tiny")
+    assert item is not None
+    assert item.status["phase"] == "Ready"
 
 
 def test_a_change_of_phase_is_told_as_an_event_on_the_model() -> None:

@@ -173,10 +173,12 @@ async def open_directory(settings: KubeSettings, *, gateway_id: str) -> AsyncIte
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(directory.run(), name="watching Models and EndpointSlices")
+            kept = group.create_task(client.keep_open(), name="a connection for demand")
             try:
                 yield directory
             finally:
                 await directory.close()
                 watching.cancel()
+                kept.cancel()
     finally:
         await client.close()
