@@ -10,7 +10,8 @@ import pytest
 
 from corral_core.activity import FOREVER
 from corral_core.errors import CorralError, InvalidModel, InvalidSetting
-from corral_server.runner.config import RunnerConfig, from_environment, termination_log_of
+from corral_server.runner.config import RunnerConfig, from_environment
+from corral_server.runner.told import termination_log_of
 
 
 def config(settings: Mapping[str, str] = {}, **spec: object) -> RunnerConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +9,12 @@ from pathlib import Path
 
 from corral_core.activity import FOREVER
 from corral_core.durations import DEFAULT_KEEP_ALIVE, keep_alive_from_env, keep_alive_from_request
-from corral_core.errors import InvalidSetting
 from corral_core.load import wish
 from corral_core.model import Model, ModelSpec
-from corral_core.resource import parse_served
 from corral_core.settings import duration_setting, int_setting, text_setting
 from corral_server.runner.engine import EngineOptions
 from corral_server.runner.keepalive import Bounds, KeepAlive
-
-TERMINATION_LOG = Path("/dev/termination-log")
+from corral_server.runner.told import model_of, pvc_root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +37,18 @@ class RunnerConfig:
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> RunnerConfig:
     """Raises InvalidSetting and InvalidModel."""
-    model = _model(environ)
+    model = model_of(environ)
     return RunnerConfig(
         model=model,
         host=text_setting(environ, "CORRAL_HOST", default="0.0.0.0"),  # noqa: S104  # a pod is asked from elsewhere
         port=int_setting(environ, "CORRAL_PORT", default=8080, minimum=0, maximum=65535),
         listen_fd=_descriptor(environ, "CORRAL_LISTEN_FD"),
         parent_fd=_descriptor(environ, "CORRAL_PARENT_FD"),
-        pvc_root=Path(text_setting(environ, "CORRAL_PVC_ROOT", default="/weights")),
+        pvc_root=pvc_root_of(environ),
         keep_alive=_keep_alive(model.spec, environ),
         engine=_engine_options(model.spec, environ),
         drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=60.0),
     )
-
-
-def termination_log_of(environ: Mapping[str, str]) -> Path | None:
-    """Where the last words go; known even when the rest of the environment is refused."""
-    named = text_setting(environ, "CORRAL_TERMINATION_LOG")
-    if named:
-        return Path(named)
-    return TERMINATION_LOG if TERMINATION_LOG.exists() else None
-
-
-def _model(environ: Mapping[str, str]) -> Model:
-    text = environ.get("CORRAL_MODEL", "")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidSetting(f"CORRAL_MODEL is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidSetting("CORRAL_MODEL is not allowed: it must be an object with name, namespace and spec")
-    return parse_served(document)
 
 
 def _keep_alive(spec: ModelSpec, environ: Mapping[str, str]) -> KeepAlive:

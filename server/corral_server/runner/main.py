@@ -19,12 +19,13 @@ import uvloop
 from corral_core import jsonlog
 from corral_core.errors import CorralError
 from corral_server.runner import log
-from corral_server.runner.config import RunnerConfig, from_environment, termination_log_of
+from corral_server.runner.config import RunnerConfig, from_environment
 from corral_server.runner.devices import watch_devices
 from corral_server.runner.generation import EngineError
 from corral_server.runner.loading import load
 from corral_server.runner.process import fail, listener, watch_parent
 from corral_server.runner.state import RunnerState
+from corral_server.runner.told import termination_log_of
 
 if TYPE_CHECKING:
     from corral_server.runner.serving import Server
