@@ -53,7 +53,8 @@ class Toleration:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """``usable``: ready and not cordoned. ``taints`` are those that keep pods away.
+    """``usable``: ready and not cordoned; ``lost``: its kubelet is not heard of any more. ``taints`` are those that
+    keep pods away.
 
     ``best`` is what is allocatable in the node's best state: devices vanish from ``allocatable`` while their plugin is
     started anew, and do not from the node's capacity.
@@ -65,6 +66,7 @@ class Node:
     best: Amounts
     taints: tuple[Taint, ...] = ()
     ready: bool = True
+    lost: bool = False
     cordoned: bool = False
 
     @property
@@ -96,6 +98,7 @@ def parse_node(raw: Json) -> Node:
         best=largest(allocatable, devices),
         taints=tuple(taint for taint in taints if taint.effect in _BARRIERS),
         ready=conditions.get("Ready") == "True",
+        lost=conditions.get("Ready") == "Unknown",
         cordoned=dig(raw, "spec", "unschedulable") is True,
     )
 

@@ -32,7 +32,7 @@ class Source(Protocol):
 class Said(Protocol):
     """Writes an event to the process's log."""
 
-    def __call__(self, name: str, **fields: object) -> None: ...
+    def __call__(self, name: str, *, path: str, reason: str = ...) -> None: ...
 
 
 class Reflector:
@@ -64,11 +64,19 @@ class Reflector:
         self._version = ""
         self._pause = _FIRST_PAUSE
         self._answers = True
-        self.listed = False
+        self._listed = asyncio.Event()
 
     @property
     def objects(self) -> Mapping[str, Json]:
         return self._objects
+
+    @property
+    def listed(self) -> bool:
+        """Whether everything was listed once."""
+        return self._listed.is_set()
+
+    async def wait_listed(self) -> None:
+        await self._listed.wait()
 
     async def run(self) -> None:
         """For ever."""
@@ -79,7 +87,7 @@ class Reflector:
                 await self._watch()
             except Unreachable as error:
                 if self._answers:
-                    self._said("api_server_away", path=self._path, error=str(error))
+                    self._said("api_server_away", path=self._path, reason=str(error))
                 self._answers = False
             except KubeError as error:
                 self._version = ""
@@ -96,7 +104,7 @@ class Reflector:
         for key, item in current.items():
             self._set(key, item)
         self._version = listing.version
-        self.listed = True
+        self._listed.set()
         self._heard()
 
     async def _watch(self) -> None:

@@ -6,7 +6,7 @@ older one, and one that was deleted does not come back from a list that is older
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from corral_operator.objects import Meta
@@ -21,7 +21,10 @@ T = TypeVar("T", bound=Tracked)
 
 
 class Cache(Generic[T]):
-    def __init__(self) -> None:
+    """``changed(before, after)`` is called after every change; one of the two is None at an object's ends."""
+
+    def __init__(self, changed: Callable[[T | None, T | None], None] = lambda before, after: None) -> None:
+        self._changed = changed
         self._objects: dict[str, T] = {}
         self._by_model: dict[str, dict[str, T]] = {}
         self._deleted: dict[str, int] = {}
@@ -72,16 +75,24 @@ class Cache(Generic[T]):
         return changed
 
     def _set(self, item: T) -> None:
-        self._remove(item.meta.key)
+        known = self._take_out(item.meta.key)
         self._objects[item.meta.key] = item
         self._by_model.setdefault(item.meta.model, {})[item.meta.key] = item
+        self._changed(known, item)
 
     def _remove(self, key: str) -> bool:
-        known = self._objects.pop(key, None)
+        known = self._take_out(key)
         if known is None:
             return False
+        self._changed(known, None)
+        return True
+
+    def _take_out(self, key: str) -> T | None:
+        known = self._objects.pop(key, None)
+        if known is None:
+            return None
         siblings = self._by_model[known.meta.model]
         del siblings[key]
         if not siblings:
             del self._by_model[known.meta.model]
-        return True
+        return known

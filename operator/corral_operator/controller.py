@@ -29,6 +29,9 @@ PLAN = ""
 CALM = 2.0
 """Seconds for which ordinary traffic's activity is gathered before anybody looks at it."""
 
+SETTLING = 0.1
+"""Seconds for which changes around the Models are gathered: in a large cluster pods come and go all the time."""
+
 BLOCKED = 30.0
 """Seconds after which it is tried again to make objects whose names somebody else has."""
 
@@ -91,6 +94,12 @@ class Controller:
         delay = 0.0 if self._pressed else _patience(before, activity, self._clock())
         self._queue.add_after(model, delay)
 
+    def surrounded(self, wide: bool) -> None:
+        """Something about the nodes is new, or about others' pods there, which matter only while somebody waits."""
+        self._stale = True
+        if wide or self._pressed:
+            self._queue.add_after(PLAN, SETTLING)
+
     def told(self, model: str, runner: str, info: RunnerInfo) -> None:
         """What a runner has told of its model after loading."""
         self._store.infos[runner] = info
@@ -131,7 +140,8 @@ class Controller:
         now = self._clock()
         before = self._plan.decisions
         self._stale = False
-        self._plan = plan(self._store.snapshot(self._policy, now, self._drains), now)
+        places = {key: decision.place for key, decision in before.items() if decision.place}
+        self._plan = plan(self._store.snapshot(self._policy, now, self._drains, places), now)
         decisions = self._plan.decisions
         self._pressed = any(decision.waiting_for_capacity for decision in decisions.values())
         for key, decision in decisions.items():
@@ -159,9 +169,12 @@ class Controller:
             return
         if self._store.lost_name(item.meta.key) and not self._store.deployments.of_model(item.meta.key):
             return
+        needed = self._store.needs(item.meta.key)
         try:
             await self._actor.ensure(item, decision.replicas)
             self._blocked.pop(item.meta.key, None)
+            if self._store.needs(item.meta.key) != needed:
+                self.changed(item.meta.key)  # what was just written was not known to the plan
         except Foreign as error:
             self._blocked[item.meta.key] = str(error)
             self._queue.add_after(item.meta.key, BLOCKED)

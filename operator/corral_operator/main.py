@@ -34,6 +34,7 @@ from corral_operator.lister import Lister
 from corral_operator.lost import LostPods
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import Reporter
+from corral_operator.surroundings import Surroundings
 from corral_operator.workqueue import WorkQueue
 
 
@@ -59,6 +60,9 @@ class Operator:
             actor=Actor(kube, self._store, config.runner),
             reporter=Reporter(kube, self._store),
             may_act=self._lease.held,
+        )
+        self._surroundings = Surroundings(
+            kube, self._store.nodes, namespaces=config.namespaces, changed=self._controller.surrounded
         )
         self._lister = Lister(kube, self._store, namespaces=config.namespaces, changed=self._changed, clock=time.time)
 
@@ -87,17 +91,28 @@ class Operator:
             tasks.start(self._lease.hold())
             if not await _unless(stop, self._lister.first()):
                 return
+            if not await self._look_around(stop, tasks):
+                return
             self._follow()
             watches.start()
             tasks.start(watches.ended())
             tasks.start(self._lister.run(self._config.resync))
-            tasks.start(LostPods(self._kube, self._store, alive=lambda node: None).run())
+            tasks.start(LostPods(self._kube, self._store, alive=self._store.nodes.alive).run())
             for _ in range(self._config.workers):
                 tasks.start(self._controller.work())
             self._queue.add(PLAN)
             self._health.act()
             logs.event("ready")
             await tasks.wait()
+
+    async def _look_around(self, stop: asyncio.Event, tasks: _Tasks) -> bool:
+        """Knows the nodes, where they may be known, before anything is decided; False when told to stop."""
+        if self._surroundings.allowed is None and not await _unless(stop, self._surroundings.ask()):
+            return False
+        if not self._surroundings.allowed:
+            return True
+        tasks.start(self._surroundings.run())
+        return await _unless(stop, self._surroundings.listed())
 
     def _changed(self, model: str) -> None:
         self._follow()

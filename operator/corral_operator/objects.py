@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from corral_core.demand import DemandEntry, entries_of
 from corral_core.errors import InvalidModel, Problem
 from corral_core.jsonfields import Json, integer, mapping, objects, text
 from corral_core.model import Model
+from corral_core.node import Needs, needs_of, requests_of
+from corral_core.quantities import Amounts
 from corral_core.resource import parse_model
 from corral_core.timestamps import parse_timestamp
 
@@ -64,10 +66,14 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentObject:
-    """``replicas`` is what is asked for; ``trouble`` says why the API server refuses to have its pods."""
+    """``replicas`` is what is asked for; ``trouble`` says why the API server refuses to have its pods.
+
+    ``needs`` is what each of its pods asks of a node.
+    """
 
     meta: Meta
     replicas: int
+    needs: Needs
     trouble: Trouble | None = None
 
 
@@ -80,7 +86,8 @@ class ServiceObject:
 class PodObject:
     """One runner pod. Times are Unix seconds; ``ip`` and ``node`` are empty until it has one.
 
-    ``gone_by`` is when its kubelet is to have ended it, None while it is to stay.
+    ``holds`` is what it takes of its node until it has ended. ``gone_by`` is when its kubelet is to have ended it, None
+    while it is to stay.
     """
 
     meta: Meta
@@ -93,6 +100,7 @@ class PodObject:
     scheduled: bool
     trouble: Trouble | None
     node: str = ""
+    holds: Amounts = field(default_factory=dict)
     gone_by: float | None = None
 
 
@@ -118,7 +126,12 @@ def parse_model_object(raw: Json) -> ModelObject:
 
 
 def parse_deployment(raw: Json) -> DeploymentObject:
-    return DeploymentObject(meta=_meta(raw), replicas=integer(raw, "spec", "replicas"), trouble=_refusal(raw))
+    return DeploymentObject(
+        meta=_meta(raw),
+        replicas=integer(raw, "spec", "replicas"),
+        needs=needs_of(mapping(raw, "spec", "template", "spec")),
+        trouble=_refusal(raw),
+    )
 
 
 def parse_service(raw: Json) -> ServiceObject:
@@ -129,7 +142,7 @@ def parse_pod(raw: Json) -> PodObject:
     conditions = {text(item, "type"): item for item in objects(raw, "status", "conditions")}
     ready = conditions.get("Ready", {})
     is_ready = text(ready, "status") == "True"
-    phase = text(raw, "status", "phase")
+    finished = text(raw, "status", "phase") in ("Succeeded", "Failed")
     return PodObject(
         meta=_meta(raw),
         name=text(raw, "metadata", "name"),
@@ -137,10 +150,11 @@ def parse_pod(raw: Json) -> PodObject:
         ready=is_ready,
         ready_since=_time(ready, "lastTransitionTime") if is_ready else None,
         started_at=_time(raw, "status", "startTime") or _time(raw, "metadata", "creationTimestamp") or 0.0,
-        finished=phase in ("Succeeded", "Failed"),
+        finished=finished,
         scheduled=bool(text(raw, "spec", "nodeName")),
         trouble=_trouble(raw, conditions),
         node=text(raw, "spec", "nodeName"),
+        holds={} if finished else requests_of(mapping(raw, "spec")),
         gone_by=_time(raw, "metadata", "deletionTimestamp"),
     )
 

@@ -6,18 +6,20 @@ no activity, and the planner then takes it for busy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from corral_core.activity import Activity
 from corral_core.facts import ModelFacts
 from corral_core.jsonfields import Json
 from corral_core.model import Model
+from corral_core.node import Needs
 from corral_core.resource import claims
 from corral_core.snapshot import Demand, ModelState, Policy, Replica, Snapshot
 from corral_operator.cache import Cache, Tracked
 from corral_operator.ledger import DemandLedger
+from corral_operator.nodes import Held, NodeLedger
 from corral_operator.objects import (
     DeploymentObject,
     ModelObject,
@@ -50,15 +52,24 @@ class RunnerInfo:
 
 _T = TypeVar("_T", bound=Tracked)
 
+Places = Mapping[str, str]
+"""Models to nodes."""
+
+_NOWHERE: Places = {}
+
 
 class Store:
-    """``models``, ``deployments``, ``services`` and ``pods`` by ``namespace/name``; runners by their pod's uid."""
+    """``models``, ``deployments``, ``services`` and ``pods`` by ``namespace/name``; runners by their pod's uid.
+
+    ``nodes`` counts these pods by itself, and others' as it is told of them.
+    """
 
     def __init__(self) -> None:
         self.models: Cache[ModelObject] = Cache()
         self.deployments: Cache[DeploymentObject] = Cache()
         self.services: Cache[ServiceObject] = Cache()
-        self.pods: Cache[PodObject] = Cache()
+        self.nodes = NodeLedger()
+        self.pods: Cache[PodObject] = Cache(self._pod_changed)
         self.activities: dict[str, Activity] = {}
         self.infos: dict[str, RunnerInfo] = {}
         self._ledger = DemandLedger()
@@ -94,6 +105,9 @@ class Store:
             self._ledger.note(key, known.demand if known else (), now=now, found=first)
         return changed
 
+    def _pod_changed(self, before: PodObject | None, after: PodObject | None) -> None:
+        self.nodes.pod(_held(before), _held(after))
+
     def forget_runners(self) -> None:
         """Drops what was said by runners whose pods are gone."""
         alive = {pod.meta.uid for pod in self.pods.all()}
@@ -123,12 +137,20 @@ class Store:
         refused = [pod for pod in staying if not pod.scheduled and pod.trouble is not None]
         return bool(refused) and any(pod.scheduled for pod in staying)
 
-    def snapshot(self, policy: Policy, now: float, draining: Callable[[str], bool]) -> Snapshot:
-        """The planner's view. ``draining`` tells which Models the last plan let drain."""
-        valid = [model for model in map(_valid, self.models.all()) if model is not None]
-        return Snapshot(tuple(self._state(model, now, draining(model.key)) for model in valid), policy)
+    def needs(self, model: str) -> Needs | None:
+        """What a runner of the Model asks of a node, by its Deployment; None while there is none."""
+        return next((known.needs for known in self.deployments.of_model(model)), None)
 
-    def _state(self, model: Model, now: float, draining: bool) -> ModelState:
+    def snapshot(
+        self, policy: Policy, now: float, draining: Callable[[str], bool], places: Places = _NOWHERE
+    ) -> Snapshot:
+        """The planner's view. The last plan let those drain whom ``draining`` tells, and chose these ``places``."""
+        valid = [model for model in map(_valid, self.models.all()) if model is not None]
+        states = (self._state(model, now, draining(model.key), place=places.get(model.key, "")) for model in valid)
+        nodes = self.nodes.states()
+        return Snapshot(tuple(states), replace(policy, gpus=self.nodes.gpus()) if nodes else policy, nodes)
+
+    def _state(self, model: Model, now: float, draining: bool, *, place: str) -> ModelState:
         deployments = self.deployments.of_model(model.key)
         # A pod without a node holds nothing yet, and need not be waited for when nobody asks any more.
         pods = [pod for pod in self.pods.of_model(model.key) if pod.scheduled and not pod.finished]
@@ -141,6 +163,8 @@ class Store:
             demand=self.demand(model.key, now),
             refused=self.lost_name(model.key),
             draining=draining,
+            needs=self.needs(model.key),
+            place=place,
         )
 
     def _replica(self, pod: PodObject) -> Replica:
@@ -151,7 +175,13 @@ class Store:
             started_at=pod.started_at,
             activity=self.activities.get(pod.meta.uid),
             ready_since=pod.ready_since,
+            node=pod.node,
+            holds=pod.holds,
         )
+
+
+def _held(pod: PodObject | None) -> Held | None:
+    return Held(pod.node, pod.holds) if pod is not None else None
 
 
 def _valid(item: ModelObject) -> Model | None:

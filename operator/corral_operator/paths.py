@@ -8,6 +8,7 @@ _MODELS = f"/apis/{GROUP}/{VERSION}", PLURAL
 _DEPLOYMENTS = "/apis/apps/v1", "deployments"
 _SERVICES = "/api/v1", "services"
 _PODS = "/api/v1", "pods"
+_NODES = "/api/v1", "nodes"
 _EVENTS = "/api/v1", "events"
 _LEASES = "/apis/coordination.k8s.io/v1", "leases"
 
@@ -26,6 +27,10 @@ def deployments(namespace: str = "", name: str = "") -> str:
 
 def services(namespace: str = "", name: str = "") -> str:
     return _path(*_SERVICES, namespace, name)
+
+
+def nodes() -> str:
+    return _path(*_NODES, "", "")
 
 
 def pods(namespace: str = "", name: str = "") -> str:

@@ -105,6 +105,8 @@ def _phase(view: View) -> str:
     decision, model = view.decision, view.item.model
     if decision is None or model is None or view.refused is not None:
         return "Failed"
+    if decision.failure is not None and not view.pods:
+        return "Failed"
     if model.spec.suspend:
         return "Draining" if view.pods else "Suspended"
     if decision.draining or (decision.replicas == 0 and view.pods and not decision.waiting_for_capacity):
@@ -127,6 +129,8 @@ def _accepted(view: View) -> _Condition:
 
 def _scheduled(view: View) -> _Condition:
     decision = view.decision
+    if decision is not None and decision.failure is not None:
+        return _Condition("Scheduled", False, "FitsNoNode", decision.failure)
     if decision is not None and decision.waiting_for_capacity:
         return _Condition("Scheduled", False, "WaitingForCapacity", decision.reason)
     if not view.staying:
