@@ -67,8 +67,10 @@ def granted(part: str) -> set[Right]:
     assert block is not None
     rules = yaml.safe_load(re.sub(r"^{{.*}}$", "", block[1], flags=re.MULTILINE))
     if part == "operator":
-        lease = (CHART / "templates/rbac.yaml").read_text().split("kind: Role\n")[1].split("---")[0]
-        rules += yaml.safe_load(re.sub(r"{{.*?}}", "x", lease[lease.index("rules:") :]))["rules"]
+        roles = (CHART / "templates/rbac.yaml").read_text()
+        for kind in ("ClusterRole", "Role"):
+            role = roles.split(f"kind: {kind}\n")[1].split("---")[0]
+            rules += yaml.safe_load(re.sub(r"{{.*?}}", "x", role[role.index("rules:") :]))["rules"]
     return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
 
 
