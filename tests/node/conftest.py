@@ -21,7 +21,7 @@ import pytest
 
 from tests.cluster.tools import ToolsError, programs
 from tests.node import images, site
-from tests.node.release import MODELS_IN, NAMESPACE, Release
+from tests.node.release import MODELS_IN, NAMESPACE, WAKE, Release
 from tests.node.site import NEEDED, Site, open_site
 
 _BUILT = pytest.StashKey[tuple[Path, list[Path]]]()
@@ -73,6 +73,25 @@ def release(site: Site) -> Iterator[Release]:
 @pytest.fixture
 def model(release: Release) -> Iterator[str]:
     name = f"smol-{uuid.uuid4().hex[:6]}"
+    yield name
+    release.remove(name)
+
+
+@pytest.fixture
+def warm(release: Release, model: str) -> str:
+    """A Model that is loaded."""
+    release.add(model, parallel=4)
+    release.ask(model).result(WAKE)
+    release.wait_phase(model, "Ready")
+    return model
+
+
+@pytest.fixture
+def cold(release: Release, model: str) -> Iterator[str]:
+    """Another Model, at zero pods."""
+    name = f"{model}-cold"
+    release.add(name)
+    release.wait_phase(name, "Idle")
     yield name
     release.remove(name)
 

@@ -7,6 +7,7 @@ in whole is lost, and says how.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from tests.node.release import Release
 from tests.support.waiting import until
 
 CLIENTS = 3
+_PATIENCE = 240.0
+"""Seconds that a client waits for more of an answer: a lost node takes most of them."""
 _OPTIONS = ollama.Options(num_predict=6, temperature=0.0, seed=1)
 
 
@@ -36,6 +39,17 @@ class Load:
         wanted = self.answered + count
         until(lambda: self.answered >= wanted, timeout, what=f"{count} more answers ({self})", interval=0.05)
 
+    def keeps_coming(self, seconds: float, *, gap: float = 10.0) -> None:
+        """Until so much time has passed, in which no two answers were further apart than ``gap`` seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.wait_answers(1, gap)
+
+    def nothing_lost(self) -> None:
+        """For changes that are announced: no request failed, and no connection was refused."""
+        assert not self.lost, self
+        assert not self.refused, "the Service had an endpoint that accepted all the time"
+
     def run(self, url: str, model: str) -> None:
         while not self._stop.is_set():
             try:
@@ -52,7 +66,7 @@ class Load:
     def _ask(self, url: str, model: str) -> int:
         """How many last objects came: one is right."""
         while True:
-            with httpx.Client(timeout=60) as client:
+            with httpx.Client(timeout=_PATIENCE) as client:
                 body = {"model": model, "prompt": "Tell me a story.", "options": dict(_OPTIONS)}
                 try:
                     with client.stream("POST", f"{url}/api/generate", json=body) as answer:
@@ -81,4 +95,4 @@ def steady_load(release: Release, model: str) -> Iterator[Load]:
     finally:
         load.end()
         for client in clients:
-            client.join(90)
+            client.join(_PATIENCE)

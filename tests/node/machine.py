@@ -77,7 +77,8 @@ class Machine:
             assert done.returncode == 0, f"{archive} on {self.name}: {done.stderr}"
 
     def vanish(self) -> None:
-        """The node's processes and containers die at once, and nobody is told."""
+        """The node's processes and containers die at once, and nobody is told: the cable is cut before."""
+        ip("link", "set", cable_of(self.number), "down")
         for name in ("kubelet", "kube-proxy"):
             self._children.pop(name).kill()
         self._kill_containers()
@@ -149,7 +150,8 @@ class Machine:
             if other != self.number:
                 self._inside_ip("route", "add", f"10.244.{other}.0/24", "via", f"10.99.0.{1 + other}")
         ip("route", "replace", self.pods, "via", self.address)
-        ip("route", "replace", SERVICES, "via", self.address)
+        if self.number == NUMBERS[0]:  # the machine itself reaches Services by way of the first node
+            ip("route", "replace", SERVICES, "via", self.address)
 
     def _inside_ip(self, *arguments: str) -> None:
         done = self.run("ip", *arguments)

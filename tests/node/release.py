@@ -16,7 +16,7 @@ from pathlib import Path
 import ollama
 import openai
 
-from tests.cluster.api import MODELS, Object, at
+from tests.cluster.api import MODELS, Object, at, condition
 from tests.node.site import WEIGHTS, Site
 from tests.support.waiting import until
 
@@ -33,6 +33,10 @@ CLIENTS = 16
 """Requests under way at once at most."""
 
 _SMALL = ("--set", "gateway.resources.requests.cpu=10m", "--set", "operator.resources.requests.cpu=10m")
+
+
+ONE_THREAD: dict[str, object] = {"env": [{"name": "CORRAL_THREADS", "value": "1"}]}
+"""What a Model of the tests says about its pod."""
 
 
 @dataclass
@@ -79,8 +83,7 @@ class Release:
 
     def add(self, name: str, **spec: object) -> None:
         """Makes a Model of the small real model on the volume; ``spec`` adds to it or replaces."""
-        pod = {"env": [{"name": "CORRAL_THREADS", "value": "1"}]}
-        small = {"source": f"pvc://weights/{WEIGHTS}", "contextLength": 1024, "parallel": 2, "pod": pod}
+        small = {"source": f"pvc://weights/{WEIGHTS}", "contextLength": 1024, "parallel": 2, "pod": ONE_THREAD}
         metadata = {"name": name, "namespace": MODELS_IN}
         kind: dict[str, object] = {"apiVersion": "corral.dev/v1alpha1", "kind": "Model", "metadata": metadata}
         self.site.apply(kind | {"spec": small | {"keepAlive": "10m"} | spec})
@@ -113,8 +116,15 @@ class Release:
         until(lambda: self.replicas(name) == replicas, timeout, what=what, interval=LOOK / 2)
 
     def pods(self, name: str) -> list[Object]:
+        """The Model's runner pods, those that end included."""
         path = f"/api/v1/namespaces/{MODELS_IN}/pods"
-        return self.site.api.items(path, labelSelector=f"corral.dev/model={name}")
+        selector = f"corral.dev/model={name},app.kubernetes.io/component=runner"
+        return self.site.api.items(path, labelSelector=selector)
+
+    def ready_pods(self, name: str) -> list[Object]:
+        """Those that serve and stay."""
+        staying = [pod for pod in self.pods(name) if at(pod, "metadata", "deletionTimestamp") is None]
+        return [pod for pod in staying if condition(pod, "Ready").get("status") == "True"]
 
     def wait_gone(self, name: str, timeout: float = WAKE) -> None:
         """Until no pod of the Model is left."""
@@ -142,14 +152,28 @@ class Release:
         )
         return [str(at(pod, "metadata", "name")) for pod in found if at(pod, "metadata", "deletionTimestamp") is None]
 
-    def ask(self, model: str, *, prompt: str = "Tell me a story.", tokens: int = 8) -> Future[Answer]:
-        """A streamed request in a thread of its own."""
-        return self._pool.submit(self._ask, model, prompt, tokens)
+    def gateways(self) -> list[str]:
+        """Where each gateway itself is reached: ``host:port``."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        pods = [self.site.api.get(f"{path}/{name}") for name in self.own_pods("gateway")]
+        return [f"{at(pod, 'status', 'podIP')}:11434" for pod in pods]
 
-    def _ask(self, model: str, prompt: str, tokens: int) -> Answer:
+    def images(self, part: str) -> set[object]:
+        """The images of the release's pods of a part."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        pods = [self.site.api.get(f"{path}/{name}") for name in self.own_pods(part)]
+        return {at(pod, "spec", "containers", 0, "image") for pod in pods}
+
+    def ask(
+        self, model: str, *, prompt: str = "Tell me a story.", tokens: int = 8, timeout: float = WAKE
+    ) -> Future[Answer]:
+        """A streamed request in a thread of its own."""
+        return self._pool.submit(self._ask, model, prompt, tokens=tokens, timeout=timeout)
+
+    def _ask(self, model: str, prompt: str, *, tokens: int, timeout: float) -> Answer:
         answer = Answer()
         options = ollama.Options(num_predict=tokens, temperature=0.0, seed=1)
-        with self.ollama() as client:
+        with self.ollama(timeout) as client:
             for part in client.generate(model, prompt, options=options, stream=True):
                 answer.text += part.response or ""
                 answer.chunks += 1

@@ -46,6 +46,7 @@ class Site:
     control_plane: ControlPlane
     nodes: list[Machine]
     api: Api
+    archives: Sequence[Path] = ()
 
     @property
     def kubeconfig(self) -> Path:
@@ -105,6 +106,14 @@ class Site:
             _document("PersistentVolumeClaim", {"name": "weights", "namespace": namespace}, claim),
         )
 
+    @contextmanager
+    def further_node(self) -> Iterator[Machine]:
+        """One more node with the images, for a while."""
+        with ExitStack() as stack:
+            name = f"node-{_next_number(self)}"
+            stack.callback(self.api.delete, f"/api/v1/nodes/{name}")
+            yield _add_node(self, stack)
+
     def ready(self, node: Machine) -> bool:
         return condition(self.api.find(f"/api/v1/nodes/{node.name}"), "Ready").get("status") == "True"
 
@@ -125,20 +134,21 @@ def open_site(programs: Path, archives: Sequence[Path]) -> Iterator[Site]:
         workspace.folder.chmod(0o711)  # runners are nobody here, and read the weights below it
         stack.callback(machine.clear_left_over)
         machine.make_bridge()
-        users = {"system:node:node-1": "system:nodes", _PROXY: ""}
+        users = {f"system:node:node-{number}": "system:nodes" for number in machine.NUMBERS} | {_PROXY: ""}
         folder = workspace.folder / "control-plane"
         control_plane = ControlPlane(programs, folder, address=machine.GATEWAY, users=users, audited=AUDITED)
         stack.callback(control_plane.stop)
         control_plane.start()
         control_plane.start_controllers()
         api = Api(programs / "kubectl", control_plane.kubeconfig)
-        site = Site(programs, workspace, control_plane, [], api)
-        _add_node(site, archives, stack)
+        site = Site(programs, workspace, control_plane, [], api, archives)
+        _add_node(site, stack)
         yield site
 
 
-def _add_node(site: Site, archives: Sequence[Path], stack: ExitStack) -> None:
-    control_plane, number = site.control_plane, len(site.nodes) + 1
+def _add_node(site: Site, stack: ExitStack) -> Machine:
+    """The node is stopped with the ``stack``."""
+    control_plane, number = site.control_plane, _next_number(site)
     node = Machine(
         number,
         programs=site.programs,
@@ -147,10 +157,21 @@ def _add_node(site: Site, archives: Sequence[Path], stack: ExitStack) -> None:
         folder=site.workspace.folder / f"node-{number}",
     )
     site.nodes.append(node)
-    stack.callback(node.stop)
+    stack.callback(_remove_node, site, node)
     node.start()
-    node.load(archives)
+    node.load(site.archives)
     until(lambda: site.ready(node), 90, what=f"{node.name}'s readiness", interval=0.2)
+    return node
+
+
+def _next_number(site: Site) -> int:
+    """The least that no node of this run has had."""
+    return next(number for number in machine.NUMBERS if not (site.workspace.folder / f"node-{number}").exists())
+
+
+def _remove_node(site: Site, node: Machine) -> None:
+    node.stop()
+    site.nodes.remove(node)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import ollama
@@ -9,6 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from tests.cluster.api import at
+from tests.node.held import ask_in_order
 from tests.node.release import LOOK, MODELS_IN, WAKE, Release
 from tests.support.waiting import until
 
@@ -28,14 +30,21 @@ def test_a_model_at_zero_answers_a_streamed_chat_through_the_service(release: Re
             parts = list(client.chat(model, [ollama.Message(role="user", content=QUESTION)], stream=True))
             until(lambda: "Ready" in _phases(shown.text()), 30, what="kubectl's Ready", interval=LOOK)
             running = client.ps().models
+            client.generate(model, keep_alive=0)
+            until(lambda: _phases(shown.text())[3:] == ["Draining", "Idle"], 60, what="the way back", interval=LOOK)
+            assert client.ps().models == []
     finally:
         shown.stop()
     assert len(parts) > 3, "the answer came in pieces"
     assert "".join(part.message.content or "" for part in parts).strip()
     assert parts[-1].done_reason in ("stop", "length")
     assert [loaded.model for loaded in running] == [f"{model}:latest"]
-    assert _phases(shown.text()) == ["Idle", "Loading", "Ready"]
-    assert _told(release, model) >= {"Idle", "Loading", "Ready"}
+    assert _phases(shown.text()) == ["Idle", "Loading", "Ready", "Draining", "Idle"]
+    told = until(lambda: _whole(_told(release, model)), 10, what="an Event for each phase", interval=LOOK)
+    assert [phase for phase, _ in told] == ["Idle", "Loading", "Ready", "Draining", "Idle"]
+    for (phase, message), why in zip(told, ("nobody asks", "requests wait", "1 of 1", "keep_alive", ""), strict=True):
+        assert why in message, f"{phase}: {message}"
+    assert release.pods(model) == []
 
 
 def test_openais_client_gets_the_same_through_the_service(release: Release, model: str) -> None:
@@ -90,12 +99,34 @@ def test_two_hundred_requests_at_a_cold_model_are_all_answered_and_none_twice(re
     assert len(release.pods(model)) == 1
 
 
+def test_requests_are_served_in_the_order_in_which_their_gateway_got_them(release: Release, model: str) -> None:
+    """200 from two sides at a cold model with one slot: each gateway's own are served first come, first served."""
+    release.add(model, parallel=1)
+    release.wait_phase(model, "Idle")
+    gateways = release.gateways()
+    arrived, served = asyncio.run(ask_in_order(gateways, model, count=200, timeout=WAKE * 2))
+    assert [(answer.status, answer.ends, answer.tokens) for answer in served] == [(200, 1, 2)] * 200
+    assert min(answer.at for answer in served) > arrived, "all of them waited at the cold model"
+    for gateway in gateways:
+        began = [answer.began for answer in served if answer.gateway == gateway]
+        assert len(began) == 100
+        assert began == sorted(began), f"the order at {gateway}"
+    assert len(release.pods(model)) == 1
+
+
 def _phases(shown: str) -> list[str]:
     """The phases that ``kubectl get --watch`` showed, each once."""
     phases = [line.split()[1] for line in shown.splitlines() if len(line.split()) > 2]
     return [phase for index, phase in enumerate(phases) if index == 0 or phases[index - 1] != phase]
 
 
-def _told(release: Release, model: str) -> set[object]:
+def _told(release: Release, model: str) -> list[tuple[str, str]]:
+    """The Model's Events, phase and message, as they came."""
     events = release.site.api.items(f"/api/v1/namespaces/{MODELS_IN}/events")
-    return {event["reason"] for event in events if at(event, "involvedObject", "name") == model}
+    ours = [event for event in events if at(event, "involvedObject", "name") == model]
+    ours.sort(key=lambda event: int(str(at(event, "metadata", "resourceVersion"))))
+    return [(str(event["reason"]), str(event["message"])) for event in ours]
+
+
+def _whole(told: list[tuple[str, str]]) -> list[tuple[str, str]] | None:
+    return told if len(told) >= 5 else None
