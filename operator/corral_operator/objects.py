@@ -6,10 +6,7 @@ an older one, whichever of list, watch and answer to a write came last.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from corral_core.demand import DemandEntry, entries_of
 from corral_core.errors import InvalidModel, Problem
@@ -19,11 +16,10 @@ from corral_core.node import Needs, needs_of, requests_of
 from corral_core.quantities import Amounts
 from corral_core.resource import parse_model
 from corral_core.timestamps import parse_timestamp
+from corral_operator.troubles import Trouble as Trouble
+from corral_operator.troubles import refusal_of, trouble_of
 
 MODEL_LABEL = "corral.dev/model"
-
-Phase = Literal["WaitingForCapacity", "Loading", "Failed"]
-"""What a pod's trouble may make of its Model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +46,6 @@ class ModelObject:
     problems: tuple[Problem, ...]
     status: Json
     demand: tuple[DemandEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a pod does not run: a CamelCase ``reason``, a ``message`` for people, and the Model's ``phase`` by it.
-
-    Failed means that it keeps failing, so that requests are better told than kept waiting.
-    """
-
-    reason: str
-    message: str
-    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +114,7 @@ def parse_deployment(raw: Json) -> DeploymentObject:
         meta=_meta(raw),
         replicas=integer(raw, "spec", "replicas"),
         needs=needs_of(mapping(raw, "spec", "template", "spec")),
-        trouble=_refusal(raw),
+        trouble=refusal_of(raw),
     )
 
 
@@ -152,7 +136,7 @@ def parse_pod(raw: Json) -> PodObject:
         started_at=_time(raw, "status", "startTime") or _time(raw, "metadata", "creationTimestamp") or 0.0,
         finished=finished,
         scheduled=bool(text(raw, "spec", "nodeName")),
-        trouble=_trouble(raw, conditions),
+        trouble=trouble_of(raw),
         node=text(raw, "spec", "nodeName"),
         holds={} if finished else requests_of(mapping(raw, "spec")),
         gone_by=_time(raw, "metadata", "deletionTimestamp"),
@@ -178,60 +162,3 @@ def _owner(raw: Json) -> str:
 
 def _time(raw: Json, *path: str) -> float | None:
     return parse_timestamp(text(raw, *path))
-
-
-_NO_CLASS = re.compile(r'RuntimeClass "([^"]*)" not found')
-
-
-def _refusal(raw: Json) -> Trouble | None:
-    """Of a Deployment whose pods the API server does not let be made. Controllers go on trying, so it may heal."""
-    conditions = {text(item, "type"): item for item in objects(raw, "status", "conditions")}
-    failure = conditions.get("ReplicaFailure", {})
-    if text(failure, "status") != "True":
-        return None
-    message = text(failure, "message")
-    if found := _NO_CLASS.search(message):
-        advice = f'the cluster has no RuntimeClass "{found[1]}", by which containers get at its GPUs: install the GPU'
-        return Trouble("RuntimeClassMissing", f"{advice} vendor's operator, or set spec.runtimeClassName", "Failed")
-    phase: Phase = "Failed" if " is forbidden: " in message else "Loading"
-    if "exceeded quota" in message:
-        phase = "WaitingForCapacity"
-    return Trouble("PodRefused", f"the runner's pod cannot be made: {message}", phase)
-
-
-_HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"})
-_HARMLESS = frozenset({"", "ContainerCreating", "PodInitializing"})
-_STARTS = 3
-"""After this many failed starts a runner is given up on, until one succeeds."""
-
-
-def _trouble(raw: Json, conditions: Mapping[str, Json]) -> Trouble | None:
-    for container in objects(raw, "status", "containerStatuses"):
-        waiting = mapping(container, "state", "waiting")
-        reason = text(waiting, "reason")
-        if reason in _HOPELESS:
-            return Trouble(reason, _last_words(container, waiting), "Failed")
-        if reason not in _HARMLESS:
-            return Trouble(reason, _last_words(container, waiting), _by_starts(container))
-        ended = mapping(container, "state", "terminated")
-        if integer(ended, "exitCode") != 0:
-            return Trouble("RunnerFailed", _last_words(container, ended), _by_starts(container))
-    scheduled = conditions.get("PodScheduled", {})
-    if text(scheduled, "status") == "False":
-        reason = text(scheduled, "reason") or "Unschedulable"
-        return Trouble(reason, text(scheduled, "message"), "WaitingForCapacity")
-    return None
-
-
-def _by_starts(container: Json) -> Phase:
-    """A container that waits to be started again has failed once more than it was restarted."""
-    return "Failed" if integer(container, "restartCount") + 1 >= _STARTS else "Loading"
-
-
-def _last_words(container: Json, state: Json) -> str:
-    """What the runner wrote before it ended, else what the kubelet says."""
-    for candidate in (state, mapping(container, "lastState", "terminated")):
-        message = text(candidate, "message").strip()
-        if message and (candidate is not state or text(state, "reason") != "CrashLoopBackOff"):
-            return message
-    return text(state, "message") or text(state, "reason")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from corral_operator.objects import Phase, Trouble, parse_deployment, parse_model_object, parse_pod
+from corral_operator.objects import Trouble, parse_deployment, parse_model_object, parse_pod
+from corral_operator.troubles import Phase
 from tests.operator import samples
 
 
