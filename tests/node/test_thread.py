@@ -44,7 +44,7 @@ def test_a_model_at_zero_answers_a_streamed_chat_through_the_service(release: Re
     assert [phase for phase, _ in told] == ["Idle", "Loading", "Ready", "Draining", "Idle"]
     for (phase, message), why in zip(told, ("nobody asks", "requests wait", "1 of 1", "keep_alive", ""), strict=True):
         assert why in message, f"{phase}: {message}"
-    assert release.pods(model) == []
+    release.wait_gone(model, 30)
 
 
 def test_openais_client_gets_the_same_through_the_service(release: Release, model: str) -> None:
