@@ -1,6 +1,7 @@
 """Only one operator acts: the one that holds a Lease.
 
-Holding is judged by this process's own clock. Who holds the Lease renews it; when renewing fails for two thirds of its
+Holding is judged by this process's own clock. Who holds the Lease renews it, by one write that fails when anybody else
+has changed it; when renewing fails for two thirds of its
 duration, ``hold`` raises LeaseLost, and everything that acts ends before anybody else may take over. A clean end gives
 it up. A Lease that nobody has changed for its whole duration is free.
 """
@@ -33,6 +34,7 @@ class Lease:
         self._renewed: float | None = None
         self._foreign: tuple[str, float] | None = None
         self._failing = False
+        self._ours: Json | None = None
 
     def held(self) -> bool:
         """Whether nobody else can be acting."""
@@ -95,19 +97,24 @@ class Lease:
         return taken
 
     async def _take(self) -> bool:
+        if self._ours is not None and await self._renew(self._ours):
+            return True
+        self._ours = None
         try:
             current = await self._kube.get(self._path)
         except NotFound:
             try:
-                await self._kube.create(paths.leases(self._config.namespace), self._body({}))
+                self._ours = await self._kube.create(paths.leases(self._config.namespace), self._body({}))
             except Conflict:
                 return False
             return True
-        if not self._free(current):
-            return False
+        return self._free(current) and await self._renew(current)
+
+    async def _renew(self, current: Json) -> bool:
+        """Writes the Lease as ours unless somebody has changed it since it was ``current``."""
         try:
-            await self._kube.replace(self._path, self._body(current))
-        except Conflict:
+            self._ours = await self._kube.replace(self._path, self._body(current))
+        except (Conflict, NotFound):
             return False
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,12 +74,17 @@ class Cluster:
 
 
 @contextmanager
-def open_cluster(programs: Path) -> Iterator[Cluster]:
-    """A cluster with the Model CRD and one large simulated node; everything ended and given back after."""
+def open_cluster(programs: Path, *, watched_users: Sequence[str] = ()) -> Iterator[Cluster]:
+    """A cluster with the Model CRD and one large simulated node; everything ended and given back after.
+
+    ``watched_users`` are further administrators, whose requests the own API server writes to its audit log.
+    """
     with ExitStack() as stack:
         workspace = stack.enter_context(Workspace())
         existing = os.environ.get(EXISTING)
-        control_plane = None if existing else ControlPlane(programs, workspace.folder / "control-plane")
+        users = dict.fromkeys(watched_users, "system:masters")
+        folder = workspace.folder / "control-plane"
+        control_plane = None if existing else ControlPlane(programs, folder, users=users, audited=watched_users)
         if control_plane is not None:
             stack.callback(control_plane.stop)
             control_plane.start()

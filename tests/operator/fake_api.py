@@ -61,7 +61,9 @@ class FakeApi(Kube):
 
     async def replace(self, path: str, body: Json) -> Json:
         self._fail()
-        if text(self.objects.get(path, {}), "metadata", "resourceVersion") != text(body, "metadata", "resourceVersion"):
+        if path not in self.objects:
+            raise NotFound(path)
+        if text(self.objects[path], "metadata", "resourceVersion") != text(body, "metadata", "resourceVersion"):
             raise Conflict(path)
         self.objects[path] = copy.deepcopy(dict(body))
         self.writes.append(path)

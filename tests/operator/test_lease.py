@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 
 import pytest
 
-from corral_core.jsonfields import integer, text
+from corral_core.jsonfields import Json, integer, text
 from corral_kube.errors import Unreachable
 from corral_operator import paths
 from corral_operator.config import LeaseConfig
@@ -126,5 +126,27 @@ def test_a_lease_that_somebody_else_has_taken_is_lost_at_once() -> None:
             await mine.hold()
         await mine.release()
         assert holder(api) == "two"
+
+    run(scenario())
+
+
+def test_renewing_asks_nothing_and_one_that_was_deleted_is_made_anew() -> None:
+    async def scenario() -> None:
+        api, clock = FakeApi(), Clock()
+        mine = lease(api, "one", clock)
+        await mine.acquire()
+        asked: list[str] = []
+        plain = api.get
+
+        async def get(path: str) -> Json:
+            asked.append(path)
+            return await plain(path)
+
+        api.get = get  # type: ignore[method-assign]  # a listener
+        await mine.acquire()
+        assert (asked, holder(api)) == ([], "one")
+        del api.objects[PATH]
+        await mine.acquire()
+        assert (asked, holder(api)) == ([PATH], "one")
 
     run(scenario())
