@@ -18,6 +18,7 @@ from corral_core.names import canonical
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.directory import Directory, Endpoint, Entry
+from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.serving import uvicorn_config
 from tests.support.fake_upstream import Behaviour, FakeUpstream, fake_upstream
 from tests.support.waiting import auntil
@@ -144,7 +145,13 @@ def raw_request(
 
 @asynccontextmanager
 async def running_gateway(
-    directory: Directory, *, drain: float = 10.0, plain: bool = False, host: str = "0.0.0.0", **settings: object
+    directory: Directory,
+    *,
+    drain: float = 10.0,
+    plain: bool = False,
+    host: str = "0.0.0.0",
+    peers: Peers | None = None,
+    **settings: object,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends, then drains.
 
@@ -152,7 +159,7 @@ async def running_gateway(
     under uvicorn's own protocol instead of the gateway's.
     """
     settled = GatewayConfig(host=host, drain_timeout=drain, **settings)  # type: ignore[arg-type]  # named by the test
-    gateway = Gateway(directory, settled)
+    gateway = Gateway(directory, settled, peers)
     config = uvicorn_config(gateway, settled)
     if plain:
         config.http = "httptools"

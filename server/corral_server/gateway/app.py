@@ -24,9 +24,12 @@ from corral_server.gateway.express import LIMIT as EXPRESS_LIMIT
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
+from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.routes import Handler, Routes
 from corral_server.gateway.routing.dispatch import Dispatcher, ModelGone
+from corral_server.gateway.routing.runners import RunnersInUse
 from corral_server.gateway.running import running
+from corral_server.gateway.shares import Shares
 from corral_server.gateway.unload import is_unload, unload
 from corral_server.gateway.upstream import Pool
 from corral_server.wire.errors import ApiError
@@ -35,17 +38,28 @@ _MANAGED = "models are managed as Model resources here: apply or delete a Model 
 
 
 class Gateway:
-    """One instance serves one event loop. ``dispatcher`` is public for those who observe the queue."""
+    """One instance serves one event loop. ``dispatcher`` is public for those who observe the queue.
 
-    def __init__(self, directory: Directory, config: GatewayConfig) -> None:
+    ``peers`` are the other gateways that serve the same Models, if there may be any.
+    """
+
+    def __init__(self, directory: Directory, config: GatewayConfig, peers: Peers | None = None) -> None:
         self._directory = directory
         self._config = config
         self._origins = Origins(config.origins)
         self._checks_host = is_loopback(config.host)
-        self.dispatcher = Dispatcher(directory, limit=config.max_queue)
+        peers = peers or Peers(config.gateway_id)
+        shares = Shares(config.gateway_id, peers)
+        self.dispatcher = Dispatcher(directory, limit=config.max_queue, elsewhere=peers, allowance=shares.allowed)
+        peers.changed = recount = self.dispatcher.recount
+        self._runners = RunnersInUse(self.dispatcher.queue, peers, shares, recount=recount)
         self._pool = Pool(connect_timeout=config.connect_timeout)
         self._forwarder = Forwarder(
-            self.dispatcher, self._pool, tries=config.connect_tries, patience=config.connect_patience
+            self.dispatcher,
+            self._pool,
+            name=config.gateway_id,
+            tries=config.connect_tries,
+            patience=config.connect_patience,
         )
         self._routes = Routes(self._table())
 
@@ -64,9 +78,11 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._runners.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 self.close()
+                await self._runners.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

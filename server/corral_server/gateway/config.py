@@ -6,6 +6,7 @@ Settings that Ollama has carry its names; the rest begin with ``CORRAL_``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,13 +51,20 @@ class GatewayConfig:
             port=port,
             max_queue=int_setting(environ, "OLLAMA_MAX_QUEUE", default=512, minimum=1),
             origins=list_setting(environ, "OLLAMA_ORIGINS"),
-            gateway_id=text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename),
+            gateway_id=_plain(text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename)),
             body_limit=int_setting(environ, "CORRAL_BODY_LIMIT", default=64 * MIB, minimum=1024),
             depth_limit=int_setting(environ, "CORRAL_BODY_DEPTH", default=512, minimum=16, maximum=800),
             connect_timeout=duration_setting(environ, "CORRAL_CONNECT_TIMEOUT", default=5.0, minimum=0.1),
             connect_patience=duration_setting(environ, "CORRAL_CONNECT_PATIENCE", default=180.0),
             drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=600.0),
         )
+
+
+def _plain(name: str) -> str:
+    """Raises InvalidSetting for a name that cannot stand in a header."""
+    if not re.fullmatch(r"[!-~]{1,253}", name):
+        raise InvalidSetting(f"CORRAL_GATEWAY_ID={name!r} is not allowed: it must be plain characters without spaces")
+    return name
 
 
 def parse_host(text: str, *, default: str) -> tuple[str, int]:

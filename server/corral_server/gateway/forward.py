@@ -23,7 +23,7 @@ from corral_server.gateway.upstream import Connection, NotBegun, Pool, Unreachab
 from corral_server.wire import headers
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError
 
-_NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEUED}
+_NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEUED, headers.GATEWAY}
 _COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
 
 Resume = Callable[[Callable[[], Awaitable[None]]], None]
@@ -32,21 +32,22 @@ Resume = Callable[[Callable[[], Awaitable[None]]], None]
 
 class Forwarder:
     """``tries`` bounds how often a request is sent that no runner begins, ``patience`` (seconds) how long it waits for
-    one that is listed as ready and cannot be reached.
+    one that is listed as ready and cannot be reached. ``name`` is what the runners know this gateway by.
     """
 
-    def __init__(self, dispatcher: Dispatcher, pool: Pool, *, tries: int, patience: float) -> None:
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, *, name: str, tries: int, patience: float) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
         self._tries = tries
         self._patience = patience
+        self._start = b" HTTP/1.1\r\nhost: runner\r\n%b: %b\r\n" % (headers.GATEWAY, name.encode("ascii"))
 
     async def forward(self, request: Request, entry: Entry, body: bytes) -> None:
         """Answers the request through a runner of this Model.
 
         Raises ApiError or ModelGone while nothing was sent to the client; every later failure is answered here.
         """
-        message = [_head_of(request, len(body)), body]
+        message = [_head_of(request, len(body), self._start), body]
         await self._carry(request, self._dispatcher.enter(entry), message, connection=None)
 
     def express(self, request: Request, entry: Entry, body: bytes, *, exchange: Exchange, resume: Resume) -> bool:
@@ -54,7 +55,7 @@ class Forwarder:
 
         Raises ApiError for a header that must not be sent on.
         """
-        message = [_head_of(request, len(body)), body]
+        message = [_head_of(request, len(body), self._start), body]
         ticket = self._dispatcher.enter_at_once(entry)
         if ticket is None or ticket.place is None:
             return False
@@ -153,14 +154,17 @@ class _Trouble:
         return now - self._since >= self._patience
 
 
-def _head_of(request: Request, length: int) -> bytes:
-    """The request line and headers for the runner, framed anew. Raises ApiError 400 for a header that breaks it."""
+def _head_of(request: Request, length: int, start: bytes) -> bytes:
+    """The request line and headers for the runner, framed anew. Raises ApiError 400 for a header that breaks it.
+
+    ``start`` is the rest of the first line, and two headers.
+    """
     dropped = _NOT_SENT_ON
     parts = [b"POST ", request.path.encode("ascii")]
     if request.query:
         parts += (b"?", request.query)
-    parts.append(b" HTTP/1.1\r\nhost: runner\r\n")
-    lines = 2
+    parts.append(start)
+    lines = 3
     if request.connection not in _COMMON_CONNECTION:
         dropped = dropped | {token.strip().lower() for token in request.connection.split(b",")}
     for name, value in request.headers:

@@ -1,6 +1,7 @@
 """``corral-gateway``: the gateway as a process in a cluster. Everything is set by the environment.
 
-Order of shutting down: uvicorn drains, the gateway withdraws its demand, the directory stops watching.
+Order of shutting down: uvicorn drains, the gateway withdraws its demand, the other gateways are told no more, the
+directory stops watching.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from corral_server.gateway import log
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.kube_directory import KubeSettings, open_directory
+from corral_server.gateway.peers.exchange import PeerSettings, open_exchange
+from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.serving import rest_collector, uvicorn_config
 
 
@@ -31,17 +34,22 @@ def main() -> None:
     try:
         config = GatewayConfig.from_environment(os.environ)
         settings = KubeSettings.from_environment(os.environ)
+        peering = PeerSettings.from_environment(os.environ)
         rest_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(config, settings))
+            runner.run(serve(config, settings, peering))
     except CorralError as error:
         sys.exit(f"corral-gateway: {error}")
     log.event("exit")
 
 
-async def serve(config: GatewayConfig, settings: KubeSettings) -> None:
+async def serve(config: GatewayConfig, settings: KubeSettings, peering: PeerSettings) -> None:
+    peers = Peers(config.gateway_id)
     async with open_directory(settings, gateway_id=config.gateway_id) as directory:
-        await _Server(uvicorn_config(Gateway(directory, config), config)).serve()
+        gateway = Gateway(directory, config, peers)
+        holding = gateway.dispatcher.queue.holding
+        async with open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig):
+            await _Server(uvicorn_config(gateway, config)).serve()
 
 
 class _Server(uvicorn.Server):

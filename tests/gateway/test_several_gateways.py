@@ -1,0 +1,207 @@
+"""Two gateways over the same Models, with a real exchange between them: one bound, one runner's slots."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from corral_core.jsonfields import Json
+from corral_kube.client import Listing, Trim, whole
+from corral_server.gateway.peers.exchange import PeerSettings, exchange
+from corral_server.gateway.peers.known import Peers
+from corral_server.wire.errors import QUEUE_FULL
+from tests.gateway.kube_objects import endpoint as listed
+from tests.gateway.kube_objects import endpoint_slice
+from tests.support.fake_upstream import Call, FakeUpstream, fake_upstream, reply
+from tests.support.gateway import MemoryDirectory, Running, endpoint, entry, run, running_gateway
+from tests.support.planning import activity
+from tests.support.waiting import auntil
+
+HOSTS = ("127.0.0.2", "127.0.0.3")
+
+
+class Cluster:
+    """An API server that lists the gateways' endpoints, and never anything else."""
+
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
+        assert path == "/apis/discovery.k8s.io/v1/namespaces/lab/endpointslices"
+        assert selector == "kubernetes.io/service-name=corral"
+        return Listing([endpoint_slice(*map(listed, HOSTS))], "1")
+
+    async def watch(
+        self, path: str, version: str, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[str, Json]]:
+        await asyncio.Event().wait()
+        yield "never", {}
+
+
+@dataclass
+class Runner:
+    """Serves requests when the gate is open, and says in its activity whose they are."""
+
+    slots: int = 4
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    active: Counter[str] = field(default_factory=Counter)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    most: int = 0
+
+    async def behave(self, call: Call) -> None:
+        if call.path.startswith("/activity"):
+            await self.watch(call)
+            return
+        sender = call.headers["corral-gateway"]
+        self.count(sender, 1)
+        try:
+            await self.gate.wait()
+            await reply()(call)
+        finally:
+            self.count(sender, -1)
+
+    def count(self, sender: str, number: int) -> None:
+        self.active[sender] += number
+        self.most = max(self.most, self.active.total())
+        self.changed.set()
+
+    async def watch(self, call: Call) -> None:
+        await call.head(200, {"transfer-encoding": "chunked"})
+        while True:
+            self.changed.clear()
+            total = self.active.total()
+            said = activity(in_flight=min(total, self.slots)).to_json()
+            said |= {"waiting": max(0, total - self.slots), "by_gateway": dict(+self.active)}
+            await call.chunk(json.dumps(said).encode() + b"\n")
+            await self.changed.wait()
+
+
+@dataclass
+class Gateways:
+    one: Running
+    two: Running
+    upstream: FakeUpstream
+    runner: Runner
+
+    def ready(self, slots: int = 4) -> None:
+        for each in (self.one, self.two):
+            directory(each).change(endpoints=(endpoint(self.upstream.port, slots),))
+
+    @property
+    def both(self) -> tuple[Running, Running]:
+        return self.one, self.two
+
+
+def directory(gateway: Running) -> MemoryDirectory:
+    found = gateway.gateway._directory
+    assert isinstance(found, MemoryDirectory)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server((HOSTS[0], 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def two_gateways(*, max_queue: int = 512) -> AsyncIterator[Gateways]:
+    runner, running, known = Runner(), list[Running](), list[Peers]()
+    peering = PeerSettings("lab", "corral", free_port())
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(fake_upstream(runner.behave))
+        for host in HOSTS:
+            name = f"pod-{host}"
+            peers = Peers(name)
+            models = MemoryDirectory.of(entry("tiny"), entry("other"))
+            gateway = await stack.enter_async_context(
+                running_gateway(models, peers=peers, gateway_id=name, drain=1.0, max_queue=max_queue)
+            )
+            holding = gateway.gateway.dispatcher.queue.holding
+            await stack.enter_async_context(exchange(peering, Cluster(), peers, holding=holding, host=host))
+            running.append(gateway)
+            known.append(peers)
+        await auntil(lambda: all(peers._peers for peers in known), what="both have heard of the other")
+        yield Gateways(running[0], running[1], upstream, runner)
+
+
+def known(gateway: Running) -> int:
+    """How many wait elsewhere, as far as this gateway knows."""
+    return gateway.gateway.dispatcher.queue._admission._elsewhere.total()
+
+
+def allowed(gateway: Running) -> int:
+    """How many requests it may have at the runner."""
+    ((_, line),) = gateway.gateway.dispatcher.queue.lines()
+    return sum(place.allowed for place in line.places.values())
+
+
+def test_the_bound_is_one_for_all_gateways() -> None:
+    async def scenario() -> None:
+        async with two_gateways(max_queue=4) as gateways:
+            one, two = gateways.both
+            held = [asyncio.create_task(one.chat()) for _ in range(3)]
+            await auntil(lambda: known(two) == 3)
+            held.append(asyncio.create_task(two.chat()))
+            await two.until_waiting(1)
+            await auntil(lambda: known(one) == 1)
+            for gateway in gateways.both:
+                answer = await gateway.chat()
+                assert (answer.status_code, answer.json()) == (503, {"error": QUEUE_FULL})
+            gateways.ready()
+            gateways.runner.gate.set()
+            assert {answer.status_code for answer in await asyncio.gather(*held)} == {200}
+            await auntil(lambda: known(one) == known(two) == 0)
+
+    run(scenario())
+
+
+def test_a_gateway_that_is_gone_stops_counting() -> None:
+    async def scenario() -> None:
+        async with two_gateways(max_queue=2) as gateways:
+            one, two = gateways.both
+            held = [asyncio.create_task(one.chat()) for _ in range(2)]
+            await auntil(lambda: known(two) == 2)
+            assert (await two.chat()).status_code == 503
+            for task in held:
+                task.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
+            await auntil(lambda: known(two) == 0)
+
+    run(scenario())
+
+
+def test_at_the_wake_of_a_model_the_gateways_send_little_more_than_its_slots() -> None:
+    async def scenario() -> None:
+        async with two_gateways() as gateways:
+            held = [asyncio.create_task(each.chat()) for each in gateways.both for _ in range(10)]
+            for gateway in gateways.both:
+                await auntil(lambda: known(gateway) == 10)  # noqa: B023  awaited here
+            gateways.ready(slots=3)
+            await auntil(lambda: gateways.runner.active.total() == 4, what="three slots, two each")
+            gateways.runner.gate.set()
+            assert {answer.status_code for answer in await asyncio.gather(*held)} == {200}
+        assert gateways.runner.most <= 4
+
+    run(scenario())
+
+
+def test_a_gateway_leaves_the_slots_alone_that_another_one_uses() -> None:
+    async def scenario() -> None:
+        async with two_gateways() as gateways:
+            one, two = gateways.both
+            gateways.ready(slots=2)
+            first = [asyncio.create_task(one.chat()) for _ in range(2)]
+            await auntil(lambda: gateways.runner.active.total() == 2)
+            waking = asyncio.create_task(two.chat())
+            await auntil(lambda: gateways.runner.active.total() == 3, what="nothing was known of the runner yet")
+            await auntil(lambda: allowed(two) == 0, what="now it is")
+            second = asyncio.create_task(two.chat())
+            await two.until_waiting(1)
+            gateways.runner.gate.set()
+            assert {answer.status_code for answer in await asyncio.gather(*first, waking, second)} == {200}
+        assert gateways.runner.most == 3
+
+    run(scenario())
