@@ -39,8 +39,13 @@ class Admission:
         prompt, length = generation.prompt, self._memory.length
         idle = [slot for slot in self._slots if slot.generation is None]
         running = {slot.sequence for slot in self._slots if slot.generation is not None}
-        slot, shared = choose_slot(idle, prompt, running=running)
-        source = find_source(slot, prompt, self._slots, length=length)
+        adapter = generation.task.adapter
+        slot, shared = choose_slot(idle, prompt, running=running, adapter=adapter)
+        if slot.adapter != adapter:
+            self._memory.forget(slot)
+            slot.adapter = adapter
+        alike = [other for other in self._slots if other.adapter == adapter]
+        source = find_source(slot, prompt, alike, length=length)
         shared = min(shared, len(prompt) - 1)  # the last token is decoded again: its logits are needed
         self._uses += 1
         slot.used = self._uses

@@ -8,16 +8,17 @@ batch that fails is decoded again slot by slot, so that only the guilty ones fai
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from corral_server.runner.generation import EngineFailed
-from corral_server.runner.llama import LlamaContext, LlamaModel
+from corral_server.runner.llama import Adapter, LlamaContext, LlamaModel
 from corral_server.runner.memory import SlotMemory
 from corral_server.runner.outcome import Outcome, Taken
 from corral_server.runner.pace import Pace
 from corral_server.runner.sequence import Generation, Slot
 from corral_server.runner.speculation import propose
 from corral_server.runner.stream import Delivery
+from corral_server.runner.turns import Turns
 
 _NO_ROOM = 1
 
@@ -26,9 +27,17 @@ class Stepper:
     """Owns the context for the time of a step; used by the engine's thread alone."""
 
     def __init__(
-        self, model: LlamaModel, context: LlamaContext, memory: SlotMemory, *, slots: Sequence[Slot], draft: int = 0
+        self,
+        model: LlamaModel,
+        context: LlamaContext,
+        memory: SlotMemory,
+        *,
+        slots: Sequence[Slot],
+        draft: int = 0,
+        adapters: Mapping[str, Adapter] = {},
     ) -> None:
         """``draft`` tokens of each stream at most are decoded on speculation."""
+        self._turns = Turns(context, adapters)
         self._context = context
         self._memory = memory
         self._slots = slots
@@ -46,7 +55,7 @@ class Stepper:
         running = self._running()
         for slot in running:
             self._inherit(slot)
-        self._run(running, out)
+        self._run(self._turns.of(running), out)
         return out
 
     def end(self, slot: Slot) -> None:
@@ -122,7 +131,7 @@ class Stepper:
         room = self._context.capacity - len(shares)
         if self._draft and shares:
             room -= self._speculate([slot for slot in shares if ready[slot].generated], room)
-        room = min(room, self._pace.allowance(streaming=bool(shares)))
+        room = min(room, self._pace.allowance(streaming=any(_streams(slot) for slot in self._slots)))
         for slot, generation in sorted(ready.items(), key=lambda entry: entry[1].began):
             if slot not in shares and room > 0:
                 shares[slot] = min(len(generation.pending), room)
@@ -142,6 +151,11 @@ class Stepper:
             self._memory.forget_idle()
             status = self._context.decode()
         return status
+
+
+def _streams(slot: Slot) -> bool:
+    """Whether a reader of the slot's stream waits for the next token, in this batch or in another adapter's."""
+    return slot.generation is not None and len(slot.generation.pending) == 1
 
 
 def _reading(slot: Slot) -> Generation | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from corral_server.runner.embedding import EmbeddingOptions, context_options
 from corral_server.runner.generation import LoadFailed
@@ -18,13 +20,23 @@ _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, 
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """A LoRA adapter and how much of it is applied."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What a runner may set; 0 means automatic. ``context_length`` is for one slot and is held to the model's own.
 
     ``unified`` puts the cells of all slots into one buffer. Without it a slot's attention does not pass over the cells
     of others: measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth faster and a single
     stream was a quarter faster. Without ``embedding`` no embeddings are made. ``draft`` tokens of a stream at most are
-    decoded on speculation (``speculation.py``).
+    decoded on speculation (``speculation.py``). ``adapters`` are by the names that tasks have. ``lock`` keeps the
+    weights in memory whatever else needs it, where the system allows that; ``warm_up`` decodes once before the first
+    request, which reads weights that are only mapped.
     """
 
     context_length: int = 0
@@ -32,11 +44,14 @@ class EngineOptions:
     threads: int = 0
     batch: int = 512
     draft: int = 0
+    lock: bool = False
+    warm_up: bool = False
     gpu_layers: int = -1
     cache_type: str = "f16"
     flash_attention: bool | None = None
     unified: bool = False
     embedding: EmbeddingOptions | None = None
+    adapters: Mapping[str, AdapterFile] = field(default_factory=dict)
 
 
 DEFAULTS = EngineOptions()

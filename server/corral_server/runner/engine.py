@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from corral_server.runner.contexts import DEFAULTS, context_length, embedding_co
 from corral_server.runner.contexts import EngineOptions as EngineOptions
 from corral_server.runner.embedding import Embedder, EmbeddingOptions, Job, Vector
 from corral_server.runner.generation import EngineFailed, Finish, InvalidPrompt, LoadFailed, Piece, PromptTooLong, Task
-from corral_server.runner.llama import LlamaContext, LlamaModel
+from corral_server.runner.llama import Adapter, LlamaContext, LlamaModel
 from corral_server.runner.llama_library import initialize
 from corral_server.runner.memory import SlotMemory
 from corral_server.runner.sampling import Chooser, chooser
@@ -42,8 +42,17 @@ class LlamaEngine:
     """The real ``Engine``."""
 
     def __init__(
-        self, model: LlamaModel, context: LlamaContext, *, length: int, slots: int, draft: int, embedder: Embedder
+        self,
+        model: LlamaModel,
+        context: LlamaContext,
+        *,
+        length: int,
+        slots: int,
+        draft: int,
+        embedder: Embedder,
+        adapters: Mapping[str, Adapter],
     ) -> None:
+        self._adapters = adapters
         self._model = model
         self._context = context
         self._embedder = embedder
@@ -51,7 +60,7 @@ class LlamaEngine:
         self._slots = [Slot(sequence) for sequence in range(slots)]
         self._memory = SlotMemory(context, self._slots, length=length)
         self._admission = Admission(self._slots, self._memory)
-        self._stepper = Stepper(model, context, self._memory, slots=self._slots, draft=draft)
+        self._stepper = Stepper(model, context, self._memory, slots=self._slots, draft=draft, adapters=adapters)
         self._queue: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -68,21 +77,26 @@ class LlamaEngine:
         Raises LoadFailed, whose text names the file.
         """
         log.info("cpu kernels: %s", initialize())
-        model = LlamaModel(path, gpu_layers=options.gpu_layers, progress=progress)
+        model = LlamaModel(path, gpu_layers=options.gpu_layers, lock=options.lock, progress=progress)
         try:
+            adapters = {name: model.adapter(file.path, file.scale) for name, file in options.adapters.items()}
             length = context_length(options.context_length, model.train_context)
             context, slots = make_context(model, options, length)
         except LoadFailed as error:
             model.close()
             raise LoadFailed(f"{path} cannot be loaded: {error}") from None
         embedding = options.embedding or EmbeddingOptions()
+        if options.warm_up and not embedding.only and not context.warm_up(max(model.bos, 0)):
+            log.warning("warming up failed")
         embedder = Embedder(
             model,
             embedding,
             lambda: context if embedding.only else model.context(embedding_context(options, length)),
             length=length,
         )
-        return cls(model, context, length=length, slots=slots, draft=options.draft, embedder=embedder)
+        return cls(
+            model, context, length=length, slots=slots, draft=options.draft, embedder=embedder, adapters=adapters
+        )
 
     @property
     def context_length(self) -> int:
@@ -208,6 +222,8 @@ class LlamaEngine:
         """The prompt that is decoded, and how many of its tokens a shift keeps."""
         if self._embedder.only:
             raise EngineFailed("the model makes embeddings only")
+        if task.adapter and task.adapter not in self._adapters:
+            raise EngineFailed(f"there is no adapter {task.adapter!r}")
         if not task.prompt:
             raise InvalidPrompt("the prompt has no tokens")
         if not self._model.knows(task.prompt):

@@ -34,7 +34,7 @@ class Task:
     ``max_tokens`` -1 means no limit but ten times the context. ``keep`` tokens at the start survive a context shift;
     without ``shift`` a full context ends the generation with reason ``length``. With ``logprobs`` the pieces bring what
     the model thought of each token and of the ``top_logprobs`` likeliest ones. ``shown`` are control tokens whose text
-    is part of what comes out: the marks of thinking and calls.
+    is part of what comes out: the marks of thinking and calls. ``adapter`` is the name of one that the engine loaded.
     """
 
     prompt: tuple[int, ...]
@@ -47,6 +47,7 @@ class Task:
     logprobs: bool = False
     top_logprobs: int = 0
     shown: frozenset[int] = frozenset()
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,14 +41,34 @@ class ContextOptions:
     pooling: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter of a loaded model, which frees it; ``scale`` is how much of it is applied."""
+
+    handle: object
+    scale: float
+
+
 class LlamaModel:
     """Weights and vocabulary of one GGUF. Tokenizing is safe from any thread."""
 
-    def __init__(self, path: Path, *, gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> None:
-        """Loads the file; ``progress`` gets 0 to 1 and aborts the loading by returning False. Raises LoadFailed."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = -1,
+        lock: bool = False,
+        progress: Callable[[float], bool] | None = None,
+    ) -> None:
+        """Loads the file; ``progress`` gets 0 to 1 and aborts the loading by returning False. Raises LoadFailed.
+
+        With ``lock`` its memory is never swapped out, unless the system forbids that, which is logged.
+        """
         initialize()
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if lock:
+            params.load_mode = C.LLAMA_LOAD_MODE_MMAP_MLOCK
         if progress is not None:
             params.progress_callback = C.llama_progress_callback(lambda share, _data: bool(progress(share)))
         with llama_log.captured() as lines:
@@ -125,6 +145,19 @@ class LlamaModel:
         """Raises LoadFailed when memory is short."""
         return LlamaContext(self, self._model, options)
 
+    def adapter(self, path: Path, scale: float) -> Adapter:
+        """Reads a LoRA adapter; only before the first context is made. Raises LoadFailed, which names the file."""
+        with llama_log.captured() as lines:
+            self._must_be_open()
+            handle = C.llama_adapter_lora_init(self._model, str(path).encode())
+        if not handle:
+            raise LoadFailed(f"the adapter {path} cannot be loaded: {llama_log.reason(lines)}")
+        if C.llama_adapter_get_alora_n_invocation_tokens(handle):
+            raise LoadFailed(f"the adapter {path} is one that its own tokens switch on, which is not supported")
+        for kind, size in llama_log.buffer_sizes(lines).items():
+            self.buffers[kind] = self.buffers.get(kind, 0) + size
+        return Adapter(handle, scale)
+
     def grammar(self, text: str) -> Sampler:
         """Raises InvalidGrammar when the GBNF text does not parse or has no root."""
         if not text.strip() or "\0" in text:
@@ -197,10 +230,28 @@ class LlamaContext:
             batch.logits[index] = index >= end - outputs
         return end - 1
 
+    def use(self, adapter: Adapter | None) -> None:
+        """The adapter of the batches from now on; None for the model as it is. Raises EngineFailed."""
+        used = [adapter] if adapter is not None else []
+        handles = (C.llama_adapter_lora_p_ctypes * len(used))(*(one.handle for one in used))
+        scales = (ctypes.c_float * len(used))(*(one.scale for one in used))
+        if C.llama_set_adapters_lora(self._context, handles, len(used), scales):
+            raise EngineFailed("llama.cpp does not take the adapter")
+
     def decode(self) -> int:
         """Runs the batch: 0 done, 1 no room in the cache (nothing changed), others failed."""
         self._batch.n_tokens = self._size
         return int(C.llama_decode(self._context, self._batch))
+
+    def warm_up(self, token: int) -> bool:
+        """Decodes once, through all experts too, and forgets it; False when that failed."""
+        C.llama_set_warmup(self._context, True)
+        self.clear_batch()
+        self.add(0, 0, [token], outputs=1)
+        status = self.decode()
+        C.llama_set_warmup(self._context, False)
+        self.clear()
+        return status == 0
 
     def remove(self, sequence: int, start: int = 0, end: int = -1) -> bool:
         """Forgets positions [start, end) of a sequence; False when this memory cannot forget a part."""

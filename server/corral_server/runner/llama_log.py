@@ -19,7 +19,7 @@ Lines = list[tuple[int, str]]
 
 _INFO, _WARNING, _ERROR = 2, 3, 4
 _LEVELS = {_INFO: logging.DEBUG, _WARNING: logging.DEBUG, _ERROR: logging.ERROR}
-_BUFFER_SIZE = re.compile(r"(\S+)\s+(?:KV|RS|model|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_BUFFER_SIZE = re.compile(r"(\S+)\s+(?:KV|RS|model|compute|output|LoRA) buffer size\s*=\s*([\d.]+) MiB")
 
 lock = threading.Lock()
 _captured: Lines | None = None

@@ -90,5 +90,6 @@ class SlotMemory:
                 target.cells = []
                 return
             target.cells, target.generation, target.used = source.cells, source.generation, source.used
+            target.adapter = source.adapter
             source.generation = None
             self.forget(source)

@@ -102,6 +102,12 @@ class Slot:
     generation: Generation | None = None
     used: int = 0
     """When it was last given back, as a count: the longest unused slot loses its cells first."""
+    adapter: str = ""
+    """The adapter that the cells were read with: they mean something else to any other."""
+
+    def shares(self, prompt: Sequence[int], adapter: str = "") -> int:
+        """How many tokens at the beginning of a prompt for ``adapter`` it holds already."""
+        return common_prefix(self.cells, prompt) if self.adapter == adapter else 0
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -118,7 +124,9 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return low
 
 
-def choose_slot(idle: Sequence[Slot], prompt: Sequence[int], *, running: Collection[int] = ()) -> tuple[Slot, int]:
+def choose_slot(
+    idle: Sequence[Slot], prompt: Sequence[int], *, running: Collection[int] = (), adapter: str = ""
+) -> tuple[Slot, int]:
     """The idle slot that holds most of the prompt, and how much of it.
 
     A slot of which less than half matches keeps its cells for what they were read for: the match is copied from it
@@ -126,11 +134,11 @@ def choose_slot(idle: Sequence[Slot], prompt: Sequence[int], *, running: Collect
     order: llama.cpp decodes only sequences with consecutive numbers together, so every gap costs a pass over the
     weights in each step.
     """
-    best, shared = max(((slot, common_prefix(slot.cells, prompt)) for slot in idle), key=lambda found: found[1])
+    best, shared = max(((slot, slot.shares(prompt, adapter)) for slot in idle), key=lambda found: found[1])
     if shared * 2 > len(best.cells):
         return best, shared
     chosen = min(idle, key=lambda slot: (bool(slot.cells), passes({*running, slot.sequence}), slot.used))
-    return chosen, common_prefix(chosen.cells, prompt)
+    return chosen, chosen.shares(prompt, adapter)
 
 
 def passes(sequences: Collection[int]) -> int:
