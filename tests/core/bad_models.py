@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.core.bad_queues import BAD_QUEUES
 from tests.core.model_cases import SOURCE, Bad, with_fields
 
 BAD = [
@@ -147,25 +148,7 @@ BAD = [
         "at most keepAliveMax (5m)",
         "keepAliveMin must be at most keepAliveMax",
     ),
-    Bad("nobody may wait", with_fields(queue={"maxPending": 0}), "spec.queue.maxPending", "at least 1", "equal to 1"),
-    Bad(
-        "an unknown field of the queue",
-        with_fields(queue={"maxpending": 1}),
-        "spec.queue.maxpending",
-        "did you mean maxPending?",
-        'unknown field "spec.queue.maxpending"',
-    ),
-    Bad("a wait of nothing", with_fields(queue={"maxWait": "0s"}), "spec.queue.maxWait", "above zero", "above zero"),
-    Bad("a wait of zero seconds", with_fields(queue={"maxWait": 0}), "spec.queue.maxWait", "above zero", "equal to 1"),
-    Bad("a wait for ever", with_fields(queue={"maxWait": "-1s"}), "spec.queue.maxWait", "above zero", "above zero"),
-    Bad("a wait without a unit", with_fields(queue={"maxWait": "10"}), "spec.queue.maxWait", "above", "above zero"),
-    Bad(
-        "a wait of centuries",
-        with_fields(queue={"maxWait": "9223372037s"}),
-        "spec.queue.maxWait",
-        "above zero",
-        "must be at most 9223372036 seconds",
-    ),
+    *BAD_QUEUES,
     Bad("a negative minReplicas", with_fields(minReplicas=-1), "spec.minReplicas", "at least 0", "equal to 0"),
     Bad(
         "two replicas",
