@@ -68,3 +68,22 @@ def activity(*, in_flight: int = 0, expires_at: float | None = None, loaded: boo
         vram_bytes=0,
         context_length=4096,
     )
+
+
+def node(
+    name: str,
+    *,
+    memory: str = "8Gi",
+    devices: dict[str, str] | None = None,
+    ready: str = "True",
+    heartbeat: str = CREATED,
+    version: int = 10,
+) -> dict[str, object]:
+    """A node with 4 cores."""
+    conditions = [{"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat}]
+    amounts = {"cpu": "4", "memory": memory, "pods": "110", **(devices or {})}
+    return {
+        "metadata": {"name": name, "resourceVersion": str(version), "labels": {"kubernetes.io/hostname": name}},
+        "spec": {},
+        "status": {"allocatable": amounts, "capacity": amounts, "conditions": conditions},
+    }

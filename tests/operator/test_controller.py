@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from corral_core.activity import Activity
 from corral_core.demand import LIFETIME, DemandEntry
+from corral_core.node import needs_of
 from corral_core.snapshot import Policy
 from corral_kube.errors import Unreachable
 from corral_operator.actor import Foreign
@@ -36,6 +37,7 @@ class World:
         self.failures = 0
         self.foreign = False
         self.forgotten: list[str] = []
+        self.memory: dict[str, str] = {}
         self.controller = Controller(
             self.store,
             self.queue,
@@ -53,11 +55,18 @@ class World:
         if self.failures:
             self.failures -= 1
             raise Unreachable("away")
+        pod = self._asks(item.name)
         deployments = self.store.deployments.of_model(item.meta.key)
-        if [known.replicas for known in deployments] != [replicas]:
+        if [(known.replicas, known.needs) for known in deployments] != [(replicas, needs_of(pod))]:
             self.done.append((item.name, replicas))
             raw = samples.deployment(item.name, replicas=replicas, version=self.next())
+            raw["spec"] = {"replicas": replicas, "template": {"spec": pod}}
             self.store.heard_deployment(raw, kind="APPLIED")
+
+    def _asks(self, name: str) -> dict[str, object]:
+        """The spec of a Model's pods."""
+        memory = self.memory.get(name, "0")
+        return {"containers": [{"resources": {"requests": {"memory": memory}}}]}
 
     async def report(self, view: View) -> float | None:
         self.views[view.item.name] = view
@@ -82,7 +91,9 @@ class World:
         self.controller.changed(f"lab/{name}")
 
     def pod(self, name: str = "tiny", *, kind: str = "MODIFIED") -> None:
-        self.store.heard_pod(samples.pod(name, name=f"{name}-0", version=self.next()), kind=kind)
+        raw = samples.pod(name, name=f"{name}-0", version=self.next())
+        raw["spec"] = {"nodeName": "node-1", **self._asks(name)}
+        self.store.heard_pod(raw, kind=kind)
         self.controller.changed(f"lab/{name}")
 
     def says(self, activity: Activity | None, name: str = "tiny") -> None:

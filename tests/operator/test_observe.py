@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from corral_core.demand import LIFETIME, DemandEntry
+from corral_core.node import needs_of, parse_node
 from corral_core.snapshot import ModelState, Policy
 from corral_operator.observe import DELETED, Store
 from tests.operator import samples
@@ -65,6 +66,47 @@ def test_a_pod_without_a_node_is_no_replica_yet() -> None:
     found = state(store)
     assert found is not None
     assert found.replicas == ()
+
+
+def test_what_a_model_needs_is_what_its_deployment_asks_for() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    unmade = state(store)
+    assert unmade is not None
+    assert unmade.needs is None
+    pod = {"containers": [{"resources": {"requests": {"memory": "2Gi"}}}], "nodeSelector": {"disk": "ssd"}}
+    raw = samples.deployment()
+    raw["spec"] = {"replicas": 0, "template": {"spec": pod}}
+    store.heard_deployment(raw, kind="ADDED")
+    made = state(store)
+    assert made is not None
+    assert made.needs == needs_of(pod)
+
+
+def test_a_replica_holds_what_its_pod_asked_for_where_it_runs() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    spec = {"nodeName": "node-1", "containers": [{"resources": {"requests": {"memory": "2Gi"}}}]}
+    store.heard_pod({**samples.pod(), "spec": spec}, kind="ADDED")
+    found = state(store)
+    assert found is not None
+    assert (found.replicas[0].node, found.replicas[0].holds) == ("node-1", {"memory": 2 << 30, "pods": 1})
+
+
+def test_the_nodes_gpus_count_for_the_number_of_models_that_may_be_loaded() -> None:
+    store = Store()
+    store.nodes.set_node("n", parse_node(samples.node("n", devices={"nvidia.com/gpu": "2"})))
+    assert store.snapshot(Policy(), NOW, lambda model: False).policy.loaded_limit == 3
+    store.nodes.known = True
+    snapshot = store.snapshot(Policy(), NOW, lambda model: False)
+    assert (snapshot.policy.loaded_limit, len(snapshot.nodes)) == (6, 1)
+
+
+def test_the_node_that_the_last_plan_chose_is_remembered() -> None:
+    store = Store()
+    store.heard_model(samples.model(), kind="ADDED", now=NOW)
+    snapshot = store.snapshot(Policy(), NOW, lambda model: False, {"lab/tiny": "n"})
+    assert snapshot.models[0].place == "n"
 
 
 def test_an_invalid_model_is_not_planned() -> None:

@@ -52,6 +52,8 @@ CRASHING = Trouble("CrashLoopBackOff", "not a GGUF", phase="Failed")
     [
         ("Idle", view(IDLE)),
         ("WaitingForCapacity", view(Decision(0, "requests wait", waiting_for_capacity=True))),
+        ("Failed", view(Decision(0, "needs 9 GPUs", failure="needs 9 GPUs"))),
+        ("Draining", view(Decision(0, "needs 9 GPUs", failure="needs 9 GPUs"), pod(deleted=True))),
         ("Loading", view(RUN)),
         ("Loading", view(RUN, pod(ready=False))),
         ("WaitingForCapacity", view(RUN, pod(ready=False, trouble=UNSCHEDULABLE))),
