@@ -18,6 +18,7 @@ AUTO_PARALLEL = (4, 1)
 """What ``parallel: auto`` tries, in this order."""
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 MAX_CONTEXT = 16_777_216
+MAX_DRAFT = 16
 POOLING_NONE, POOLING_LAST = 0, 3
 """llama.cpp's numbers of how the vectors of tokens become one."""
 
@@ -26,7 +27,7 @@ POOLING_NONE, POOLING_LAST = 0, 3
 class Wish:
     """What is asked for; 0 is automatic, as is ``flash_attention`` None. ``context`` is in tokens for one request.
 
-    ``embeddings``: what generates is to embed too.
+    ``embeddings``: what generates is to embed too. ``draft`` tokens of a request at most are decoded on speculation.
     """
 
     context: int
@@ -35,6 +36,7 @@ class Wish:
     cache_type: str
     flash_attention: bool | None
     embeddings: bool = False
+    draft: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def wish(spec: ModelSpec, environ: Mapping[str, str]) -> Wish:
     parameters = spec.parameters
     context = int_setting(environ, "OLLAMA_CONTEXT_LENGTH", default=0, minimum=0, maximum=MAX_CONTEXT)
     parallel = int_setting(environ, "OLLAMA_NUM_PARALLEL", default=0, minimum=0, maximum=256)
+    draft = int_setting(environ, "CORRAL_SPECULATION", default=0, minimum=0, maximum=MAX_DRAFT)
     attention = text_setting(environ, "OLLAMA_FLASH_ATTENTION")
     return Wish(
         context=spec.context_length if spec.context_length != "auto" else parameters.get("num_ctx", 0) or context,
@@ -68,6 +71,7 @@ def wish(spec: ModelSpec, environ: Mapping[str, str]) -> Wish:
         cache_type=choice_setting(environ, "OLLAMA_KV_CACHE_TYPE", default="f16", choices=CACHE_TYPES),
         flash_attention=bool_setting(environ, "OLLAMA_FLASH_ATTENTION", default=False) if attention else None,
         embeddings=spec.embeddings,
+        draft=parameters.get("draft_num_predict", draft),
     )
 
 
@@ -99,6 +103,7 @@ def loads(wanted: Wish, facts: ModelFacts) -> tuple[Load, ...]:
             min(wanted.batch, context * parallel),
             wanted.cache_type,
             wanted.flash_attention,
+            outputs=1 + wanted.draft,
             embedding=piece if wanted.embeddings else 0,
         )
         for parallel in ((wanted.parallel,) if wanted.parallel else AUTO_PARALLEL)

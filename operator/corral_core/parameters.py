@@ -1,6 +1,6 @@
 """``spec.parameters``: what a Modelfile's PARAMETER lines can say, with Ollama's names and types.
 
-Only what a runner heeds is here; Ollama's ``main_gpu``, ``use_mmap`` and ``draft_num_predict`` are not, as yet.
+Only what a runner heeds is here; Ollama's ``main_gpu`` and ``use_mmap`` are not, as yet.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Parameters(TypedDict, total=False):
     num_batch: Annotated[int, Field(ge=1, le=65_536)]
     num_gpu: Annotated[int, Field(ge=-1, le=65_536)]
     num_thread: Annotated[int, Field(ge=0, le=4096)]
+    draft_num_predict: Annotated[int, Field(ge=0, le=16)]
     num_keep: Integer
     seed: Integer
     num_predict: Integer

@@ -27,9 +27,12 @@ RUNNER_SETTINGS = (
     "OLLAMA_KEEP_ALIVE",
     "OLLAMA_CONTEXT_LENGTH",
     "OLLAMA_NUM_PARALLEL",
+    "CORRAL_SPECULATION",
     "OLLAMA_KV_CACHE_TYPE",
     "OLLAMA_FLASH_ATTENTION",
     "CORRAL_THREADS",
+    "CORRAL_LOCK_MEMORY",
+    "CORRAL_WARM_UP",
 )
 """Settings of the installation that every runner is started with."""
 

@@ -16,6 +16,7 @@ EVERYTHING: Mapping[str, object] = {
         "num_batch": 256,
         "num_gpu": -1,
         "num_thread": 2,
+        "draft_num_predict": 4,
         "num_keep": 4,
         "seed": -1,
         "num_predict": -1,

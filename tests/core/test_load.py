@@ -84,3 +84,11 @@ def test_an_input_is_read_in_pieces_where_the_last_token_of_a_causal_model_count
 def test_what_generates_embeds_where_the_model_says_so() -> None:
     assert [load.embedding for load in loads(wish(_spec(embeddings=True), {}), FACTS)] == [512, 512]
     assert [load.embedding for load in loads(wish(_spec(), {}), FACTS)] == [0, 0]
+
+
+def test_what_is_decoded_on_speculation_has_outputs_of_its_own() -> None:
+    assert loads(wish(_spec(), {}), FACTS)[0].outputs == 1
+    assert loads(wish(_spec(), {"CORRAL_SPECULATION": "4"}), FACTS)[0].outputs == 5
+    assert wish(_spec(parameters={"draft_num_predict": 0}), {"CORRAL_SPECULATION": "4"}).draft == 0
+    with pytest.raises(InvalidSetting, match="CORRAL_SPECULATION"):
+        wish(_spec(), {"CORRAL_SPECULATION": "17"})

@@ -66,6 +66,14 @@ def test_ollamas_settings_of_the_cache() -> None:
     assert (tuned.cache_type, tuned.flash_attention, tuned.threads) == ("q8_0", True, 3)
 
 
+def test_speculation_locking_and_warming_up_are_off_until_they_are_set() -> None:
+    plain = config().engine
+    assert (plain.draft, plain.lock, plain.warm_up) == (0, False, False)
+    tuned = config({"CORRAL_SPECULATION": "6", "CORRAL_LOCK_MEMORY": "1", "CORRAL_WARM_UP": "true"}).engine
+    assert (tuned.draft, tuned.lock, tuned.warm_up) == (6, True, True)
+    assert config({"CORRAL_SPECULATION": "6"}, parameters={"draft_num_predict": 2}).engine.draft == 2
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
-from corral_server.runner.generation import LoadFailed
-from tests.runner.engines import weights
+from corral_server.runner.generation import LoadFailed, Task
+from tests.runner.engines import GREEDY, answer, weights
+from tests.support.tiny_model import write
 
 pytestmark = pytest.mark.process
 
@@ -70,3 +71,17 @@ def test_loading_can_be_given_up(tmp_path: Path) -> None:
 def test_an_unknown_cache_type_is_refused() -> None:
     with pytest.raises(LoadFailed, match="q9_9"):
         LlamaEngine.load(weights(), EngineOptions(cache_type="q9_9", slots=1, context_length=CONTEXT))
+
+
+def test_locked_and_warmed_up_weights_answer_as_others_do(tmp_path: Path) -> None:
+    path, texts = write(tmp_path), []
+    for on in (False, True):
+        engine = LlamaEngine.load(path, EngineOptions(context_length=64, slots=1, threads=1, lock=on, warm_up=on))
+        try:
+            assert engine.cells_in_use == 0
+            prompt = tuple(engine.tokenize("one two", add_special=True, parse_special=False))
+            texts.append(answer(engine, Task(prompt, GREEDY, max_tokens=8)).text)
+        finally:
+            engine.close()
+    assert texts[0] == texts[1]
+    assert texts[0]

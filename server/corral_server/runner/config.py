@@ -11,7 +11,7 @@ from corral_core.activity import FOREVER
 from corral_core.durations import DEFAULT_KEEP_ALIVE, keep_alive_from_env, keep_alive_from_request
 from corral_core.load import wish
 from corral_core.model import Model, ModelSpec
-from corral_core.settings import duration_setting, int_setting, text_setting
+from corral_core.settings import bool_setting, duration_setting, int_setting, text_setting
 from corral_server.runner.engine import EngineOptions
 from corral_server.runner.keepalive import Bounds, KeepAlive
 from corral_server.runner.told import model_of, pvc_root_of
@@ -73,6 +73,9 @@ def _engine_options(spec: ModelSpec, environ: Mapping[str, str]) -> EngineOption
         gpu_layers=parameters.get("num_gpu", -1) if spec.gpu.count else 0,
         cache_type=wanted.cache_type,
         flash_attention=wanted.flash_attention,
+        draft=wanted.draft,
+        lock=bool_setting(environ, "CORRAL_LOCK_MEMORY", default=False),
+        warm_up=bool_setting(environ, "CORRAL_WARM_UP", default=False),
     )
 
 

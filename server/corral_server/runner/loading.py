@@ -18,6 +18,7 @@ from corral_core.source import locate, parse_source
 from corral_server.runner.config import RunnerConfig
 from corral_server.runner.embedding import LAST, NONE, EmbeddingOptions
 from corral_server.runner.engine import LlamaEngine
+from corral_server.runner.host_memory import fitted, host_memory
 from corral_server.runner.options import Options
 from corral_server.runner.state import Loaded
 from corral_server.runner.templates import PLAIN, ChatTemplate
@@ -31,6 +32,7 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     if spec.sha256 is not None:
         check_digest(path, spec.sha256)
     options = replace(config.engine, embedding=embedding_of(facts, spec.embeddings))
+    options = fitted(options, facts, memory=host_memory())
     engine = LlamaEngine.load(path, options, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     return Loaded(engine, facts, template, Options().updated(dict(spec.parameters)), spec.system or "")

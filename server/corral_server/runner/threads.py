@@ -11,11 +11,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
-_SELF = Path("/proc/self/cgroup")
+from corral_server.runner.cgroups import ROOT, SELF, memberships, upwards, words
 
 
-def available_cores(root: Path = _ROOT, membership: Path = _SELF) -> int:
+def available_cores(root: Path = ROOT, membership: Path = SELF) -> int:
     """Whole cores, at least one: the affinity's, or fewer when a quota on the way up to the root allows less."""
     limits = [float(len(os.sched_getaffinity(0))), *_quotas(root, membership)]
     return max(1, int(min(limits)))
@@ -33,43 +32,21 @@ def spin_briefly() -> None:
 
 def _quotas(root: Path, membership: Path) -> Iterator[float]:
     """Quotas in cores of every cgroup from this process's own up to the mount's root."""
-    for hierarchy, controllers, path in _memberships(membership):
+    for hierarchy, controllers, path in memberships(membership):
         if hierarchy == "0":
-            yield from (q for folder in _upwards(root, path) if (q := _v2_quota(folder)) is not None)
+            yield from (q for folder in upwards(root, path) if (q := _v2_quota(folder)) is not None)
         elif "cpu" in controllers.split(","):
             mount = next((m for m in (root / controllers, root / "cpu") if m.is_dir()), root / "cpu")
-            yield from (q for folder in _upwards(mount, path) if (q := _v1_quota(folder)) is not None)
-
-
-def _memberships(file: Path) -> Iterator[tuple[str, str, str]]:
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        parts = line.split(":", 2)
-        if len(parts) == 3:
-            yield parts[0], parts[1], parts[2]
-
-
-def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The cgroup's folder and its parents; in a container the path may not exist below the mount, the root does."""
-    folder = mount / path.lstrip("/")
-    while folder != mount and mount in folder.parents:
-        yield folder
-        folder = folder.parent
-    yield mount
+            yield from (q for folder in upwards(mount, path) if (q := _v1_quota(folder)) is not None)
 
 
 def _v2_quota(folder: Path) -> float | None:
-    words = _words(folder / "cpu.max")
-    if len(words) != 2 or words[0] == "max":
-        return None
-    return _ratio(words[0], words[1])
+    said = words(folder / "cpu.max")
+    return None if len(said) != 2 or said[0] == "max" else _ratio(said[0], said[1])
 
 
 def _v1_quota(folder: Path) -> float | None:
-    quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
+    quota, period = words(folder / "cpu.cfs_quota_us"), words(folder / "cpu.cfs_period_us")
     if len(quota) != 1 or len(period) != 1 or quota[0].startswith("-"):
         return None
     return _ratio(quota[0], period[0])
@@ -80,10 +57,3 @@ def _ratio(quota: str, period: str) -> float | None:
         return int(quota) / int(period)
     except (ValueError, ZeroDivisionError):
         return None
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except OSError:
-        return []
