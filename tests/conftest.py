@@ -1,4 +1,4 @@
-"""Says at the end of a whole run which level of test was not run and what it lacked.
+"""Says at the end of a whole run how long each level of test took, and which was not run and what it lacked.
 
 A level that cannot run skips, with the reason from its own fixture. Where the machine is known to have all that the
 cluster level needs, CORRAL_REQUIRE_CLUSTER=1 turns each such skip into a failure, so that a level never goes missing
@@ -22,7 +22,11 @@ class Level:
     title: str
     ran: int = 0
     deselected: int = 0
+    seconds: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
+
+    def took(self) -> str:
+        return f"{self.seconds:7.1f} s  {self.title}: {self.ran} run"
 
     def missing(self) -> str | None:
         """One line on what was not run and why; None when all of it was."""
@@ -60,6 +64,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     level = item.config.stash[_LEVELS][_name(item)]
+    level.seconds += report.duration
     if report.skipped:
         reason = _reason(report)
         if _name(item) in ("cluster", "node") and os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
@@ -80,8 +85,13 @@ def _reason(report: pytest.TestReport) -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return  # somebody named some tests: they know what they left out
-    lines = [line for level in config.stash[_LEVELS].values() if (line := level.missing())]
+    levels = config.stash[_LEVELS].values()
+    _section(terminalreporter, "time by level", [level.took() for level in levels if level.ran])
+    _section(terminalreporter, "levels not run", [line for level in levels if (line := level.missing())])
+
+
+def _section(reporter: pytest.TerminalReporter, title: str, lines: Sequence[str]) -> None:
     if lines:
-        terminalreporter.section("levels not run")
+        reporter.section(title)
     for line in lines:
-        terminalreporter.write_line(line)
+        reporter.write_line(line)

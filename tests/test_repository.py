@@ -135,6 +135,7 @@ def test_a_level_that_cannot_run_is_named_or_fails(tmp_path: Path, required: str
         "def cluster(): pytest.skip('needs etcd')\n"
         "@pytest.mark.cluster\n"
         "def test_it(cluster): pass\n"
+        "def test_that(): pass\n"
     )
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"],
@@ -146,6 +147,7 @@ def test_a_level_that_cannot_run_is_named_or_fails(tmp_path: Path, required: str
         check=False,
     )
     assert outcome in ran.stdout
+    assert "0.0 s  level 1, values: 1 run" in ran.stdout
     assert ran.returncode == int(required)
     assert ("level 3, API server: not run: needs etcd" in ran.stdout) == (required == "0")
     assert "needs etcd" in ran.stdout
