@@ -15,6 +15,7 @@ from corral_core.facts import ModelFacts
 from corral_core.ggml_types import FILE_TYPES
 from corral_core.gguf import Array, Header, Scalar, read_header
 from corral_core.shape import shape_of
+from corral_core.template_facts import template_capabilities
 
 MAX_TEMPLATE = 256 << 10
 """Characters of a chat template; the longest known are below 20,000."""
@@ -23,13 +24,6 @@ MAX_INFO_TEXT = 1024
 MAX_INFO_KEYS = 512
 MAX_INFO_KEY = 256
 
-_THINKING = (
-    ("<think>", "</think>"),
-    ("<|channel|>", "analysis"),
-    ("[THINK]", "[/THINK]"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-)
-"""What the templates of models that think have: two tags in most families, a channel in gpt-oss."""
 _TEMPLATE = "tokenizer.chat_template"
 _NOT_MODELS = frozenset({"adapter", "imatrix", "mmproj"})
 
@@ -103,11 +97,7 @@ def _capabilities(header: Header, architecture: str, template: str) -> tuple[str
         found.append("vision")
     if f"{architecture}.audio.block_count" in header.values:
         found.append("audio")
-    if "tools" in template or "tool_call" in template:
-        found.append("tools")
-    if any(first in template and second in template for first, second in _THINKING):
-        found.append("thinking")
-    return tuple(found)
+    return (*found, *template_capabilities(template))
 
 
 def _info(header: Header) -> dict[str, object]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from corral_server.runner.generation import EngineFailed
 from tests.support.fake_engine import BOS, IMPOSSIBLE, FakeEngine
-from tests.support.runner_server import ServedRunner, runner_state, served, serving
+from tests.support.runner_server import FACTS, ServedRunner, runner_state, served, serving
 
 RFC3339_NANOS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 GENERATE, CHAT = "/api/generate", "/api/chat"
@@ -127,10 +128,25 @@ def test_a_template_of_the_request_replaces_the_models(runner: ServedRunner, eng
     assert engine.prompt_text() == "<hi>"
 
 
-def test_a_go_template_is_refused_with_its_construct(runner: ServedRunner) -> None:
-    response = runner.post(GENERATE, {"model": "tiny", "prompt": "hi", "template": "{{ .System }} {{ .Prompt }}"})
+def test_a_go_template_of_the_request_is_understood(runner: ServedRunner, engine: FakeEngine) -> None:
+    runner.post(GENERATE, {"model": "tiny", "prompt": "hi", "system": "s", "template": "<{{ .System }}|{{ .Prompt }}>"})
+    assert engine.prompt_text() == "<s|hi>"
+
+
+def test_a_go_template_with_something_unknown_is_refused_by_name(runner: ServedRunner) -> None:
+    response = runner.post(GENERATE, {"model": "tiny", "prompt": "hi", "template": "{{ html .Prompt }}"})
     assert response.status_code == 400
-    assert "{{ .System" in response.json()["error"]
+    assert "{{ html }}" in response.json()["error"]
+
+
+def test_what_goes_before_a_suffix(engine: FakeEngine) -> None:
+    facts = replace(FACTS, capabilities=("completion", "insert"))
+    source = "{{ if .Suffix }}<PRE>{{ .Prompt }}<SUF>{{ .Suffix }}<MID>{{ else }}{{ .Prompt }}{{ end }}"
+    with serving(engine, facts=facts, template=source) as runner:
+        runner.post(GENERATE, {"model": "tiny", "prompt": "a(", "suffix": ")"})
+        assert engine.prompt_text() == "<PRE>a(<SUF>)<MID>"
+        runner.post("/v1/completions", {"model": "tiny", "prompt": "a(", "suffix": ")"})
+        assert engine.prompt_text() == "<PRE>a(<SUF>)<MID>"
 
 
 def test_a_broken_template_of_the_model_fails_the_request_and_raw_still_works(engine: FakeEngine) -> None:

@@ -110,8 +110,15 @@ def test_plain_gives_the_contents_alone() -> None:
 )
 def test_go_templates_are_told_apart(source: str) -> None:
     assert go_construct(source) is not None
-    with pytest.raises(TemplateFailed, match="Go's template language"):
-        render(source)
+
+
+def test_a_go_template_is_run_as_one() -> None:
+    assert render("{{ range .Messages }}{{ .Content }}{{ end }}") == "hi"
+
+
+def test_what_a_go_template_has_and_is_not_supported_is_named() -> None:
+    with pytest.raises(TemplateFailed, match=r'what is not supported: \{\{ template "x"'):
+        render('{{ .Prompt }}{{ template "x" . }}')
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,9 @@ def check_tools(facts: ModelFacts, model: str) -> None:
         raise ApiError(400, f"{full(model)} does not support tools")
 
 
-def refuse_insert(model: str) -> None:
-    raise ApiError(400, f"{full(model)} does not support insert")
+def check_insert(facts: ModelFacts, model: str) -> None:
+    if "insert" not in facts.capabilities:
+        raise ApiError(400, f"{full(model)} does not support insert")
 
 
 def refuse_images(model: str) -> None:

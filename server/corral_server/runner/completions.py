@@ -35,7 +35,7 @@ class CompletionsApi:
         capabilities.check_name(common.model)
         asked.check(common.model)
         loaded = self._state.serving()
-        capabilities.check_completion(loaded.facts, common.model, "generate")
+        asked.check_able(loaded, common)
         writer = CompletionWriter(common.model, include_usage=usage)
         work = asked.work(loaded, common, path=COMPLETIONS, started=started, writer=writer)
         return GenerationAnswer(self._state, work) if asked.prompt else self._load(common, writer)

@@ -48,8 +48,7 @@ class NativeApi:
             return self._unload(common, GENERATE)
         asked.check(common.model)
         loaded = self._state.serving()
-        capabilities.check_completion(loaded.facts, common.model, "generate")
-        capabilities.check_think(common.think, common.model, loaded.facts)
+        asked.check_able(loaded, common)
         if not asked.prompt:
             return self._load(common, GENERATE, loaded)
         if fields.flag("_debug_render_only"):
@@ -120,10 +119,15 @@ class Generate:
     def check(self, model: str) -> None:
         if self.raw and (self.template or self.system or self.context):
             raise ApiError(400, "raw mode does not support template, system, or context")
-        if self.suffix:
-            capabilities.refuse_insert(model)
         if self.images:
             capabilities.refuse_images(model)
+
+    def check_able(self, loaded: Loaded, common: Common) -> None:
+        """Raises ApiError 400 with Ollama's texts for what the model cannot do."""
+        capabilities.check_completion(loaded.facts, common.model, "generate")
+        if self.suffix:
+            capabilities.check_insert(loaded.facts, common.model)
+        capabilities.check_think(common.think, common.model, loaded.facts)
 
     def work(self, loaded: Loaded, common: Common, *, path: str, started: int, writer: Writer) -> Work:
         """What answers it. Raises ApiError for options of a wrong type."""
@@ -145,12 +149,13 @@ class Generate:
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": self.prompt})
         variables = think_variables(common.think, thinks=capabilities.thinks(common.think, loaded.facts))
-        if not self.template:
-            return loaded.template.render(messages, variables=variables)
+        template = loaded.template.with_source(self.template) if self.template else loaded.template
         try:
-            return loaded.template.with_source(self.template).render(messages, variables=variables)
+            if self.suffix:
+                return template.insert(self.prompt, self.suffix, variables)
+            return template.render(messages, variables=variables)
         except TemplateFailed as error:
-            raise TemplateFailed(str(error), clients_fault=True) from error
+            raise TemplateFailed(str(error), clients_fault=error.clients_fault or bool(self.template)) from error
 
     def _tokens(self, loaded: Loaded, common: Common) -> list[int]:
         text = self.text(loaded, common)

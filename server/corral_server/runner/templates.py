@@ -1,26 +1,28 @@
 """Chat templates: the Jinja of a GGUF (or of a request) turned into a prompt, as Hugging Face's tokenizers do.
 
 A template that does not compile or fails while it runs is a ``TemplateFailed`` for the one request that needs it.
-Ollama's own templates are written in Go's template language; such a one is refused with the construct named, because
-rendering it as Jinja would silently give another prompt.
+Ollama's own templates are written in Go's template language; such a one is told apart and goes to ``gotemplate``,
+because rendering it as Jinja would silently give another prompt.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NoReturn
 
 from jinja2 import Template
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
+from corral_server.runner.gotemplate.prompting import GoTemplate
+from corral_server.runner.gotemplate.tokens import Unsupported
 from corral_server.runner.history import Message as Message
 from corral_server.runner.history import Style, as_templates_expect
 from corral_server.runner.sandbox import Sandbox
-from corral_server.runner.template_limits import SIZE_LIMIT, TemplateLimit, measure
+from corral_server.runner.template_limits import MAX_TEMPLATE, SIZE_LIMIT, TemplateLimit, measure
 
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
@@ -41,7 +43,7 @@ _PROBE: Sequence[Message] = (
 
 _GO = re.compile(
     r"\{\{-?\s*(?:/\*|\$\w*|\.\s*-?\}\}|\.[A-Za-z_]\w*|if\s+[.$(\w]|(?:range|with|template|block|define)\s+[.$\"]"
-    r"|(?:end|else|break|continue)\s*(?:-?\}\}|if\b))[^}]{0,40}"
+    r"|[a-z]\w*\s+\.[A-Z]|(?:end|else|break|continue)\s*(?:-?\}\}|if\b))[^}]{0,40}"
 )
 """What an action of Go's templates begins with and no expression of Jinja does."""
 
@@ -67,8 +69,12 @@ class ChatTemplate:
         self._specials = {"bos_token": bos, "eos_token": eos}
         self._broken: str | None = None
         self._template: Template | None = None
+        self._go: GoTemplate | None = None
         try:
-            self._template = _compile(source)
+            if go_construct(source):
+                self._go = _parse_go(source)
+            else:
+                self._template = _compile(source)
         except TemplateFailed as error:
             self._broken = str(error)
 
@@ -88,6 +94,9 @@ class ChatTemplate:
 
         Raises TemplateFailed.
         """
+        if self._go is not None:
+            expected = as_templates_expect(messages, Style())
+            return _run_go(partial(self._go.render, expected, tools=tools, variables=variables or {}))
         if self._template is None:
             raise TemplateFailed(self._broken or "the chat template is broken")
         goes_on = bool(messages) and messages[-1].get("role") == "assistant"
@@ -102,6 +111,12 @@ class ChatTemplate:
         }
         text = _render(self._template, values)
         return _opened(text, str(messages[-1].get("content") or "")) if goes_on else text
+
+    def insert(self, prompt: str, suffix: str, variables: Mapping[str, object]) -> str:
+        """The prompt for what goes between prompt and suffix. Raises TemplateFailed."""
+        if self._go is None or not self._go.takes_suffix:
+            raise TemplateFailed(self._broken or "the template has no .Suffix", clients_fault=True)
+        return _run_go(partial(self._go.insert, prompt, suffix, variables))
 
     @cached_property
     def _style(self) -> Style:
@@ -125,11 +140,30 @@ def go_construct(source: str) -> str | None:
     return found[0].strip() if found else None
 
 
+def _parse_go(source: str) -> GoTemplate:
+    if len(source) > MAX_TEMPLATE:
+        raise TemplateFailed(f"the template has more than {MAX_TEMPLATE} characters")
+    try:
+        return GoTemplate(source)
+    except (Unsupported, RecursionError) as error:
+        raise _unsupported(error) from error
+
+
+def _run_go(run: Callable[[], str]) -> str:
+    try:
+        return run()
+    except TemplateLimit as error:
+        raise TemplateFailed(str(error)) from error
+    except (Unsupported, RecursionError) as error:
+        raise _unsupported(error) from error
+
+
+def _unsupported(error: Exception) -> TemplateFailed:
+    text = str(error) or type(error).__name__
+    return TemplateFailed(f"the template is written in Go's template language and has what is not supported: {text}")
+
+
 def _compile(source: str) -> Template:
-    if construct := go_construct(source):
-        raise TemplateFailed(
-            f"the template is written in Go's template language ({construct} …); only Jinja is supported"
-        )
     try:
         return _SANDBOX.limited(source)
     except TemplateSyntaxError as error:
