@@ -13,10 +13,13 @@ from corral_core.model import ModelSpec
 from corral_server.gateway.directory import Endpoint, Entry
 from corral_server.wire.errors import QUEUE_FULL
 from tests.support.fake_upstream import (
+    Behaviour,
     Call,
+    close_at_once,
     fake_upstream,
     refuse,
     reply,
+    reset_at_once,
     stream,
 )
 from tests.support.gateway import MemoryDirectory, endpoint, entry, gateway_over, run, running_gateway
@@ -257,5 +260,38 @@ def test_many_at_once_are_all_answered() -> None:
             answers = await asyncio.gather(*(gateway.chat() for _ in range(100)))
         assert {answer.content for answer in answers} == {b"".join(pieces)}
         assert up.most <= 3
+
+    run(scenario())
+
+
+async def break_off(call: Call) -> None:
+    await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
+    await call.chunk(b'{"n":1}\n')
+    call.close()
+
+
+@pytest.mark.parametrize("dies", [close_at_once, reset_at_once, break_off])
+@pytest.mark.parametrize("first", [0, 1], ids=["new connection", "idle connection"])
+def test_a_runner_that_breaks_off_gets_no_other_request_until_it_can_be_gone(dies: Behaviour, first: int) -> None:
+    async def scenario() -> None:
+        asked = asyncio.Event()
+
+        async def behave(call: Call) -> None:
+            await asked.wait()
+            await dies(call)
+
+        async with fake_upstream(reply(), *[reply()] * first, behave) as up:
+            directory = MemoryDirectory.of(entry("tiny", up.port, slots=1))
+            async with running_gateway(directory) as gateway:
+                for _ in range(first):
+                    await gateway.chat()
+                broken = asyncio.create_task(gateway.chat())
+                await auntil(lambda: len(up.calls) == first + 1)
+                waiting = [asyncio.create_task(gateway.chat()) for _ in range(2)]
+                await gateway.until_waiting(2)
+                asked.set()
+                await broken
+                assert len(up.calls) == first + 1
+                assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
     run(scenario())

@@ -89,6 +89,8 @@ class Express:
         """More of a stream came, or the client reads again. What the client cannot take yet stays where it is."""
         connection, exchange = self._connection, self._exchange
         if exchange.connection.choked is not None:
+            if connection.broken:
+                self._dispatcher.broke(self._ticket)
             if connection.complete or connection.broken:
                 self._dispatcher.close(self._ticket)
             return
@@ -108,7 +110,10 @@ class Express:
         """Nothing more comes from the runner, or is wanted of it."""
         connection, exchange, ticket = self._connection, self._exchange, self._ticket
         connection.listener = exchange.on_leave = exchange.on_drain = exchange.on_writable = None
-        self._dispatcher.answered(ticket)
+        if connection.broken:
+            self._dispatcher.broke(ticket)
+        else:
+            self._dispatcher.answered(ticket)
         self._dispatcher.close(ticket)
         self._pool.put(self._endpoint.host, self._endpoint.port, connection)
         if self._ended is not None and not self._ended.done():

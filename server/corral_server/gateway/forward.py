@@ -105,6 +105,7 @@ class Forwarder:
                 self._dispatcher.back(ticket)
                 continue
             except UpstreamError:
+                self._dispatcher.broke(ticket)
                 raise ApiError(500, RUNNER_STOPPED) from None
             if connection.status == 503 and any(name == headers.RETRY for name, _ in connection.headers):
                 self._pool.put(endpoint.host, endpoint.port, connection)
@@ -116,6 +117,8 @@ class Forwarder:
         try:
             await relay(request, connection, lambda: self._dispatcher.close(ticket))
         finally:
+            if connection.broken:
+                self._dispatcher.broke(ticket)
             self._pool.put(endpoint.host, endpoint.port, connection)
 
     async def _ask(self, endpoint: Endpoint, message: list[bytes], connection: Connection | None) -> Connection:

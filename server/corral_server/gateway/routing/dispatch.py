@@ -1,8 +1,8 @@
 """Brings the queue, the directory and the clock together: who gets which runner, and when to try again.
 
-A runner that could not be reached, or that says it is loading or draining, rests for a moment that doubles with each
-failure; its requests wait at their old places, and after the rest one of them tries it. A change of the endpoint ends
-the rest at once. A request waits at most as long as its Model says (``queue.maxWait``).
+A runner that could not be reached, broke off an answer, or says that it is loading or draining, rests for a moment that
+doubles with each failure; its requests wait at their old places, and after the rest one of them tries it. A change of
+the endpoint ends the rest at once. A request waits at most as long as its Model says (``queue.maxWait``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from corral_server.gateway.routing.refusal import failure_of, line_full, queue_f
 
 FIRST_REST, LONGEST_REST = 0.05, 1.0
 """Seconds that an endpoint rests after its first failure, and at most."""
+AFTER_BREAK = 0.25
+"""Seconds that it rests at least after an answer broke off: a process that is killed takes a moment to be gone."""
 
 
 class ModelGone(Exception):
@@ -101,6 +103,11 @@ class Dispatcher:
         if self._queue.well(ticket) and ticket.key in self._statements:
             self._statements.note(ticket.key)
 
+    def broke(self, ticket: Ticket) -> None:
+        """The runner left the request unanswered: perhaps it dies, and whatever it gets now would die with it."""
+        if ticket.place is not None:
+            self._rest(ticket.key, ticket.place, least=AFTER_BREAK)
+
     def back(self, ticket: Ticket) -> None:
         """The runner did not begin the request: it waits again, first in its line, and the runner rests."""
         if ticket.place is None:
@@ -141,11 +148,11 @@ class Dispatcher:
         error = waited_too_long(entry, limit)
         return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._queue.give_up, ticket, error)
 
-    def _rest(self, key: str, place: Place) -> None:
+    def _rest(self, key: str, place: Place, *, least: float = FIRST_REST) -> None:
         if place.resting:
             return
         place.resting = True
-        seconds = min(LONGEST_REST, FIRST_REST * 2.0 ** min(place.failures, 10))
+        seconds = max(least, min(LONGEST_REST, FIRST_REST * 2.0 ** min(place.failures, 10)))
         place.failures += 1
         previous = self._rests.pop(place, None)
         if previous is not None:
