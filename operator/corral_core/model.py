@@ -26,8 +26,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 MAX_NAME = 52
 """Longest metadata.name: eleven of 63 characters remain for what is derived from it (``model-<name>-pull``)."""
 
-MAX_SYSTEM = 32_768
-"""Characters of a system prompt: a runner is told its spec in one environment variable, and the kernel has a limit."""
+MAX_SYSTEM = MAX_TEMPLATE = 32_768
+"""Characters of each: a runner is told its spec in one environment variable, and the kernel has a limit."""
 
 _INT32 = 2_147_483_647
 _LONGEST = 9_223_372_036
@@ -95,6 +95,7 @@ def _auto_or_int(minimum: int, maximum: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+SourceURI = Annotated[str, AfterValidator(_check_source), Field(max_length=2048)]
 Name = Annotated[str, AfterValidator(_check_name)]
 Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=32), AfterValidator(_check_names)]
 KeepAlive = Annotated[str | int, BeforeValidator(_check_keep_alive)]
@@ -113,6 +114,15 @@ class GPU(_Frozen):
     resource: ResourceName = "nvidia.com/gpu"
 
 
+class Adapter(_Frozen):
+    """A LoRA adapter over the weights, which clients ask for by ``name``; ``scale`` is how much of it is applied."""
+
+    name: Name
+    source: SourceURI
+    sha256: Digest | None = None
+    scale: float = Field(default=1.0, ge=-100, le=100, allow_inf_nan=False)
+
+
 class Queue(_Frozen):
     """Bounds on the requests that wait for one model, which the gateways hold to; None is none."""
 
@@ -126,14 +136,19 @@ class Queue(_Frozen):
         return parse_duration(value) if isinstance(value, str) else value
 
 
+Adapters = Annotated[tuple[Adapter, ...], Field(strict=False, max_length=16)]
+
+
 class ModelSpec(_Frozen):
     """The wish of the person who wrote the Model; every default is the CRD's."""
 
-    source: Annotated[str, AfterValidator(_check_source), Field(max_length=2048)]
+    source: SourceURI
     sha256: Digest | None = None
     names: Names = ()
+    adapters: Adapters = ()
     parameters: Parameters = Field(default_factory=Parameters)
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
+    template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE)] | None = None
     context_length: ContextLength = "auto"
     parallel: Parallel = "auto"
     embeddings: bool = False
@@ -155,6 +170,19 @@ class ModelSpec(_Frozen):
             raise _at("minReplicas", self.min_replicas, f"at most maxReplicas ({self.max_replicas})")
         if self.replicas is not None and self.replicas > self.max_replicas:
             raise _at("replicas", self.replicas, f"at most maxReplicas ({self.max_replicas})")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> Self:
+        names = {canonical(name) for name in self.names}
+        own = parse_source(self.source)
+        for index, adapter in enumerate(self.adapters):
+            if canonical(adapter.name) in names:
+                raise _at(f"adapters[{index}].name", adapter.name, "a name that nothing else of the Model has")
+            names.add(canonical(adapter.name))
+            source = parse_source(adapter.source)
+            if source.scheme == "pvc" and (own.scheme, own.root) != ("pvc", source.root):
+                raise _at(f"adapters[{index}].source", adapter.source, "the claim of the Model's own source")
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from corral_core.documents import documents_of, plain_value
 from corral_core.errors import NOTHING, InvalidModel, Problem
-from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, Model, ModelSpec, Queue
+from corral_core.model import API_VERSION, GPU, KIND, MAX_NAME, Adapter, Model, ModelSpec, Queue
 from corral_core.names import canonical
 from corral_core.parameters import Parameters
 from corral_core.pod import DNS_LABEL, EnvVar, Pod, Resources, SecretReference, Toleration
@@ -29,9 +29,11 @@ _SERVED = (
     "sha256",
     "parameters",
     "system",
+    "template",
     "context_length",
     "parallel",
     "embeddings",
+    "adapters",
     "keep_alive",
     "keep_alive_min",
     "keep_alive_max",
@@ -43,6 +45,7 @@ _FIELDS: Mapping[str, Iterable[str]] = {
     "spec": [field.alias or name for name, field in ModelSpec.model_fields.items()],
     "spec.gpu": [field.alias or name for name, field in GPU.model_fields.items()],
     "spec.queue": [field.alias or name for name, field in Queue.model_fields.items()],
+    "spec.adapters[]": [field.alias or name for name, field in Adapter.model_fields.items()],
     "spec.pod": [field.alias or name for name, field in Pod.model_fields.items()],
     "spec.parameters": Parameters.__annotations__,
     "spec.pod.resources": Resources.__annotations__,
@@ -111,8 +114,12 @@ def serving_digest(model: Model) -> str:
 
 
 def names_of(model: Model) -> tuple[str, ...]:
-    """The canonical names that clients may use, the main one first; metadata.name when the spec gives none."""
-    return tuple(canonical(name) for name in model.spec.names or (model.name,))
+    """The canonical names that clients may use, the main one first, the adapters' last.
+
+    Without any in the spec the main one is metadata.name.
+    """
+    adapters = tuple(adapter.name for adapter in model.spec.adapters)
+    return tuple(canonical(name) for name in (*(model.spec.names or (model.name,)), *adapters))
 
 
 def claims(models: Iterable[Model]) -> dict[str, str]:

@@ -57,6 +57,7 @@ def test_defaults_are_filled_in(cluster: Cluster) -> None:
         "source": SOURCE,
         "contextLength": "auto",
         "parallel": "auto",
+        "embeddings": False,
         "minReplicas": 0,
         "maxReplicas": 1,
         "gpu": {"count": 0, "resource": "nvidia.com/gpu"},

@@ -129,9 +129,15 @@ def test_one_model_twice_is_refused() -> None:
     assert "document 2 repeats default/a" in problem.allowed
 
 
+def test_the_names_of_adapters_are_names_of_the_model() -> None:
+    adapters = [{"name": "Tuned", "source": SOURCE}, {"name": "org/tuned:v2", "source": SOURCE}]
+    assert names_of(_model(names=["tiny"], adapters=adapters)) == ("tiny:latest", "tuned:latest", "org/tuned:v2")
+    assert names_of(_model(adapters=adapters))[1:] == ("tuned:latest", "org/tuned:v2")
+
+
 def test_the_serving_spec_has_what_a_runner_needs_and_nothing_else() -> None:
     spec = serving_spec(parse_model(document(Good("every field", EVERYTHING))))
-    fields = {"source", "sha256", "parameters", "system", "contextLength", "parallel", "embeddings"}
+    fields = {"source", "sha256", "parameters", "system", "template", "contextLength", "parallel", "embeddings", "adapters"}
     assert set(spec) == fields | {"keepAlive", "keepAliveMin", "keepAliveMax", "gpu"}
     assert spec["gpu"] == {"count": 2}
 

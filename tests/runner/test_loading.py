@@ -1,20 +1,40 @@
-"""Weights that are checked before llama.cpp sees them."""
+"""How the Model and its weights decide what is loaded."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from corral_core.errors import SourceError
-from corral_server.runner.loading import check_digest
+from corral_server.runner.embedding import LAST, EmbeddingOptions
+from corral_server.runner.loading import embedding_of
+from tests.support.runner_server import FACTS
 
 
-def test_a_digest_that_fits_is_taken_and_another_is_shown(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.gguf"
-    path.write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    check_digest(path, digest)
-    with pytest.raises(SourceError, match=digest):
-        check_digest(path, "0" * 64)
+def embedding(
+    pooling: int, *, family: str = "qwen3", causal: bool | None = None, wanted: bool = False
+) -> EmbeddingOptions | None:
+    info: dict[str, object] = {f"{family}.pooling_type": pooling}
+    if causal is not None:
+        info[f"{family}.attention.causal"] = causal
+    return embedding_of(replace(FACTS, family=family, capabilities=("embedding",), info=info), wanted)
+
+
+def test_a_model_that_generates_embeds_where_it_is_wanted() -> None:
+    assert embedding_of(FACTS, wanted=False) is None
+    assert embedding_of(FACTS, wanted=True) == EmbeddingOptions(pooling=LAST, pieces=True, only=False)
+
+
+@pytest.mark.parametrize("pooling", [1, 2, 4])
+def test_the_pooling_of_an_embedding_model_is_its_own(pooling: int) -> None:
+    assert embedding(pooling, family="bert", causal=False) == EmbeddingOptions(pooling=-1, only=True)
+
+
+@pytest.mark.parametrize("pooling", [0, 3])
+def test_the_last_token_of_a_causal_model_may_be_read_in_pieces(pooling: int) -> None:
+    assert embedding(pooling) == EmbeddingOptions(pooling=LAST, pieces=True, only=True)
+
+
+@pytest.mark.parametrize(("family", "causal"), [("bert", None), ("nomic-bert", False), ("gemma3", False)])
+def test_what_attends_to_all_of_an_input_is_never_read_in_pieces(family: str, causal: bool | None) -> None:
+    assert embedding(3, family=family, causal=causal) == EmbeddingOptions(pooling=LAST, pieces=False, only=True)

@@ -13,6 +13,7 @@ import httpx
 
 from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
+from corral_core.names import canonical
 from corral_server.runner.keepalive import KeepAlive
 from corral_server.runner.options import Options
 from corral_server.runner.process import listener
@@ -56,7 +57,8 @@ def runner_state(
     if engine is not None:
         chat = ChatTemplate(template, bos=engine.bos_text, eos=engine.eos_text)
         options = Options().updated(dict(model.parameters))
-        state.now_loaded(Loaded(engine, facts, chat, options, model.system or ""))
+        adapters = frozenset(canonical(adapter.name) for adapter in model.adapters)
+        state.now_loaded(Loaded(engine, facts, chat, options, model.system or "", adapters))
     return state
 
 

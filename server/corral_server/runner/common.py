@@ -52,6 +52,7 @@ def task_of(
         logprobs=common.logprobs,
         top_logprobs=common.top_logprobs if common.logprobs else 0,
         shown=shown,
+        adapter=loaded.adapter_of(common.model),
     )
 
 

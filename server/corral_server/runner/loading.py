@@ -6,16 +6,16 @@ text is meant for a person, raised before llama.cpp sees the file where that is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-from corral_core.errors import SourceError
 from corral_core.facts import ModelFacts
 from corral_core.gguf_facts import read_facts
 from corral_core.source import locate, parse_source
+from corral_core.template_facts import with_template
+from corral_server.runner.adapters import adapter_files
 from corral_server.runner.config import RunnerConfig
+from corral_server.runner.digests import check_digest
 from corral_server.runner.embedding import LAST, NONE, EmbeddingOptions
 from corral_server.runner.engine import LlamaEngine
 from corral_server.runner.host_memory import fitted, host_memory
@@ -28,14 +28,16 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     """``progress`` gets 0 to 1 and aborts by returning False. Raises SourceError, GGUFError, LoadFailed, OSError."""
     spec = config.model.spec
     path = locate(parse_source(spec.source), config.pvc_root)
-    facts = read_facts(path).about(spec.source, spec.sha256)
+    facts = with_template(read_facts(path).about(spec.source, spec.sha256), spec.template)
     if spec.sha256 is not None:
         check_digest(path, spec.sha256)
-    options = replace(config.engine, embedding=embedding_of(facts, spec.embeddings))
+    adapters = adapter_files(spec, config.pvc_root)
+    options = replace(config.engine, embedding=embedding_of(facts, spec.embeddings), adapters=adapters)
     options = fitted(options, facts, memory=host_memory())
     engine = LlamaEngine.load(path, options, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
-    return Loaded(engine, facts, template, Options().updated(dict(spec.parameters)), spec.system or "")
+    own = Options().updated(dict(spec.parameters))
+    return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters))
 
 
 def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:
@@ -47,10 +49,3 @@ def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:
     if pooling in (NONE, LAST):
         return EmbeddingOptions(pooling=LAST, pieces=causal, only=True)
     return EmbeddingOptions(only=True)
-
-
-def check_digest(path: Path, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise SourceError(f"{path} is not what the Model expects: its sha256 is {found}, not {expected}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from corral_core.activity import HEARTBEAT, Activity, Device
 from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
+from corral_core.names import canonical
 from corral_server.runner.generation import Engine
 from corral_server.runner.keepalive import KeepAlive
 from corral_server.runner.options import Options
@@ -46,6 +47,15 @@ class Loaded:
     template: ChatTemplate
     options: Options
     system: str = ""
+    adapters: frozenset[str] = frozenset()
+    """The canonical names that mean an adapter."""
+
+    def adapter_of(self, model: str) -> str:
+        """The engine's name of the adapter that a request for ``model`` means; empty for the model as it is."""
+        if not self.adapters:
+            return ""
+        name = canonical(model)
+        return name if name in self.adapters else ""
 
 
 @dataclass
