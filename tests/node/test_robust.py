@@ -52,9 +52,9 @@ def test_while_the_operator_is_killed_and_away_warm_models_answer_and_cold_ones_
 def test_a_runner_that_is_killed_ends_its_streams_with_an_error_and_serves_what_waits_next(
     release: Release, warm: str
 ) -> None:
-    in_the_runner = 2 * 4  # each of the two gateways sends as many as it has slots
+    in_the_runner = 2 * 4  # at most: two gateways share its four slots as soon as they have heard of one another
     asked = [release.ask(warm, tokens=200) for _ in range(16)]
-    until(lambda: release.demand(warm) == 16 - in_the_runner, 30, what="the waiting requests", interval=0.1)
+    until(lambda: release.demand(warm) >= 16 - in_the_runner, 30, what="the waiting requests", interval=0.1)
     (pod,) = release.pods(warm)
     _kill(release, MODELS_IN, str(at(pod, "metadata", "name")))
     ends = [_end(answer) for answer in asked]
