@@ -11,6 +11,7 @@ import pytest
 
 from corral_core.model import ModelSpec
 from corral_server.gateway.directory import Endpoint, Entry
+from corral_server.gateway.routing import dispatch
 from corral_server.wire.errors import QUEUE_FULL
 from tests.support.fake_upstream import (
     Behaviour,
@@ -272,7 +273,11 @@ async def break_off(call: Call) -> None:
 
 @pytest.mark.parametrize("dies", [close_at_once, reset_at_once, break_off])
 @pytest.mark.parametrize("first", [0, 1], ids=["new connection", "idle connection"])
-def test_a_runner_that_breaks_off_gets_no_other_request_until_it_can_be_gone(dies: Behaviour, first: int) -> None:
+def test_a_runner_that_breaks_off_gets_no_other_request_until_it_can_be_gone(
+    dies: Behaviour, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "AFTER_BREAK", 60.0)  # so long that only the endpoint's change can end it
+
     async def scenario() -> None:
         asked = asyncio.Event()
 
@@ -291,7 +296,9 @@ def test_a_runner_that_breaks_off_gets_no_other_request_until_it_can_be_gone(die
                 await gateway.until_waiting(2)
                 asked.set()
                 await broken
+                assert gateway.waiting == 2
                 assert len(up.calls) == first + 1
+                directory.change(endpoints=(endpoint(up.port, 2),))
                 assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
     run(scenario())
