@@ -87,7 +87,7 @@ class Gateway:
                 return
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
+        request = Request(scope, receive, send, prefix=self._config.path_prefix)
         await self._guarded(request, self._handle(request))
 
     async def _guarded(self, request: Request, work: Awaitable[Answer | None]) -> None:
@@ -116,7 +116,7 @@ class Gateway:
 
     def express(self, exchange: Exchange) -> bool:
         """The short way for a complete request; False, and nothing done, when it must go the usual one."""
-        request = Request(exchange.scope, exchange.receive, exchange.send)
+        request = Request(exchange.scope, exchange.receive, exchange.send, prefix=self._config.path_prefix)
         api = APIS.get(request.path)
         body = exchange.whole_body()
         if api is None or request.method != "POST" or len(body) > EXPRESS_LIMIT or self._admit(request) is not None:

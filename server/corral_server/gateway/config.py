@@ -33,6 +33,7 @@ class GatewayConfig:
     port: int = DEFAULT_PORT
     max_queue: int = 512
     origins: tuple[str, ...] = ()
+    path_prefix: str = ""
     version: str = OLLAMA_VERSION
     gateway_id: str = "gateway"
     body_limit: int = 64 * MIB
@@ -51,6 +52,7 @@ class GatewayConfig:
             port=port,
             max_queue=int_setting(environ, "OLLAMA_MAX_QUEUE", default=512, minimum=1),
             origins=list_setting(environ, "OLLAMA_ORIGINS"),
+            path_prefix=parse_prefix(text_setting(environ, "CORRAL_PATH_PREFIX")),
             gateway_id=_plain(text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename)),
             body_limit=int_setting(environ, "CORRAL_BODY_LIMIT", default=64 * MIB, minimum=1024),
             depth_limit=int_setting(environ, "CORRAL_BODY_DEPTH", default=512, minimum=16, maximum=800),
@@ -65,6 +67,14 @@ def _plain(name: str) -> str:
     if not re.fullmatch(r"[!-~]{1,253}", name):
         raise InvalidSetting(f"CORRAL_GATEWAY_ID={name!r} is not allowed: it must be plain characters without spaces")
     return name
+
+
+def parse_prefix(text: str) -> str:
+    """A path without its last slash; empty for none. Raises InvalidSetting."""
+    prefix = text.rstrip("/")
+    if prefix and not prefix.startswith("/"):
+        raise InvalidSetting(f"CORRAL_PATH_PREFIX={text!r} is not allowed: it must begin with a slash, like /llm")
+    return prefix
 
 
 def parse_host(text: str, *, default: str) -> tuple[str, int]:

@@ -49,9 +49,12 @@ class Request:
         "unknown",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, prefix: str = "") -> None:
+        """``prefix`` is taken off the path where it is there; with a "/" at its begin and none at its end, or empty."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        if prefix and f"{self.path}/".startswith(f"{prefix}/"):
+            self.path = self.path[len(prefix) :] or "/"
         self.query: bytes = scope["query_string"]
         self.headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self.receive = receive
