@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 
 import ollama
@@ -44,7 +45,9 @@ def test_while_the_operator_is_killed_and_away_warm_models_answer_and_cold_ones_
         assert not waiting.done()
         assert release.pods(cold) == []
         release.site.kubectl(*scale, "--replicas=1")
+        back = time.monotonic()
         assert waiting.result(WAKE).ends == 1
+        print(f"the cold request was answered {time.monotonic() - back:.1f} s after the operator was asked for again")
         load.wait_answers(5)
     load.nothing_lost()
 
@@ -87,7 +90,9 @@ def test_while_the_api_server_is_away_warm_traffic_goes_on_and_cold_requests_wai
             assert not waiting.done()
         finally:
             control_plane.start_api_server()
+        back = time.monotonic()
         assert waiting.result(WAKE).ends == 1
+        print(f"the cold request was answered {time.monotonic() - back:.1f} s after the API server was back")
         load.wait_answers(5)
     load.nothing_lost()
 
