@@ -45,6 +45,11 @@ class Load:
         while time.monotonic() < end:
             self.wait_answers(1, gap)
 
+    def only_told(self) -> None:
+        """For a runner that dies: at most what each client had under way is lost, and each was told why."""
+        assert len(self.lost) <= CLIENTS, self
+        assert all("model runner" in said or "running the model" in said for said in self.lost), self
+
     def nothing_lost(self) -> None:
         """For changes that are announced: no request failed, and no connection was refused."""
         assert not self.lost, self
