@@ -137,8 +137,8 @@ def test_the_names_of_adapters_are_names_of_the_model() -> None:
 
 def test_the_serving_spec_has_what_a_runner_needs_and_nothing_else() -> None:
     spec = serving_spec(parse_model(document(Good("every field", EVERYTHING))))
-    fields = {"source", "sha256", "parameters", "system", "template", "contextLength", "parallel", "embeddings", "adapters"}
-    assert set(spec) == fields | {"keepAlive", "keepAliveMin", "keepAliveMax", "gpu"}
+    fields = {"source", "sha256", "parameters", "system", "template", "contextLength", "parallel", "embeddings"}
+    assert set(spec) == fields | {"adapters", "keepAlive", "keepAliveMin", "keepAliveMax", "gpu"}
     assert spec["gpu"] == {"count": 2}
 
 

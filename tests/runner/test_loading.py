@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from corral_server.runner.config import from_environment
 from corral_server.runner.embedding import LAST, EmbeddingOptions
-from corral_server.runner.loading import embedding_of
+from corral_server.runner.loading import embedding_of, load
+from tests.runner.engines import weights
 from tests.support.runner_server import FACTS
 
 
@@ -38,3 +41,20 @@ def test_the_last_token_of_a_causal_model_may_be_read_in_pieces(pooling: int) ->
 @pytest.mark.parametrize(("family", "causal"), [("bert", None), ("nomic-bert", False), ("gemma3", False)])
 def test_what_attends_to_all_of_an_input_is_never_read_in_pieces(family: str, causal: bool | None) -> None:
     assert embedding(3, family=family, causal=causal) == EmbeddingOptions(pooling=LAST, pieces=False, only=True)
+
+
+@pytest.mark.process
+def test_a_template_of_the_model_is_used_and_leaves_the_facts_of_the_weights_alone() -> None:
+    spec = {
+        "source": weights().as_uri(),
+        "template": "<{{ .Prompt }}{{ .Suffix }}>",
+        "contextLength": 64,
+        "parallel": 1,
+    }
+    model = {"name": "a", "namespace": "b", "spec": spec}
+    loaded = load(from_environment({"CORRAL_MODEL": json.dumps(model)}), lambda _: True)
+    loaded.engine.close()
+    assert loaded.template.render([{"role": "user", "content": "hi"}]) == "<hi>"
+    assert "insert" in loaded.facts.capabilities
+    assert loaded.weights is not None
+    assert "im_start" in loaded.weights.template

@@ -73,3 +73,11 @@ def test_copilot_finds_the_requested_name(runner: ServedRunner) -> None:
     headers = {"User-Agent": "GitHubCopilotChat/0.30"}
     body = runner.http.post("/api/show", json={"model": "tiny:x"}, headers=headers).json()
     assert body["model_info"]["general.basename"] == "tiny:x"
+
+
+def test_a_template_of_the_model_is_shown_with_what_it_can_do() -> None:
+    source = "{{ .Prompt }}{{ .Suffix }}{{ .Tools }}"
+    with serving(FakeEngine(), spec={"template": source}) as runner:
+        body = runner.post("/api/show", {"model": "tiny"}).json()
+    assert (body["template"], body["capabilities"]) == (source, ["completion", "tools", "insert"])
+    assert f'TEMPLATE """{source}"""' in body["modelfile"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from corral_core.errors import InvalidName
 from corral_core.names import parse_name
+from corral_core.template_facts import with_template
 from corral_server.gateway.directory import Directory, Entry
 from corral_server.wire.errors import ApiError
 from corral_server.wire.show import details, show_object, timestamp
@@ -21,7 +22,7 @@ def tags(directory: Directory) -> dict[str, object]:
 
 
 def _tag(entry: Entry, name: str) -> dict[str, object]:
-    facts = entry.facts
+    facts = with_template(entry.facts, entry.model.spec.template) if entry.facts else None
     known: dict[str, object] = {}
     shown = details(facts)
     if facts is not None:

@@ -41,8 +41,8 @@ class ActivityRoutes:
         loaded = self._state.loaded
         if loaded is None:
             return PlainTextResponse("loading", 503)
-        engine = loaded.engine
-        body = {"facts": loaded.facts.to_json(), "parallel": engine.slots, "contextLength": engine.context_length}
+        engine, facts = loaded.engine, loaded.weights or loaded.facts
+        body = {"facts": facts.to_json(), "parallel": engine.slots, "contextLength": engine.context_length}
         return JSONResponse(body)
 
 

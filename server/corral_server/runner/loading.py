@@ -28,7 +28,8 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     """``progress`` gets 0 to 1 and aborts by returning False. Raises SourceError, GGUFError, LoadFailed, OSError."""
     spec = config.model.spec
     path = locate(parse_source(spec.source), config.pvc_root)
-    facts = with_template(read_facts(path).about(spec.source, spec.sha256), spec.template)
+    weights = read_facts(path).about(spec.source, spec.sha256)
+    facts = with_template(weights, spec.template)
     if spec.sha256 is not None:
         check_digest(path, spec.sha256)
     adapters = adapter_files(spec, config.pvc_root)
@@ -37,7 +38,7 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     engine = LlamaEngine.load(path, options, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     own = Options().updated(dict(spec.parameters))
-    return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters))
+    return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters), weights)
 
 
 def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:

@@ -49,6 +49,8 @@ class Loaded:
     system: str = ""
     adapters: frozenset[str] = frozenset()
     """The canonical names that mean an adapter."""
+    weights: ModelFacts | None = None
+    """The facts of the weights alone, where the Model's own template makes ``facts`` others."""
 
     def adapter_of(self, model: str) -> str:
         """The engine's name of the adapter that a request for ``model`` means; empty for the model as it is."""

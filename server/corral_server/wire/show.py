@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
+from corral_core.template_facts import with_template
 
 _WANTS_BASENAME = "GitHubCopilotChat/"
 """Clients that name themselves so look for the name that they asked for in ``model_info``."""
@@ -47,7 +48,8 @@ def show_object(
 
     ``model_info`` is always there, since integrations fail without it.
     """
-    template = facts.template if facts else ""
+    facts = with_template(facts, spec.template) if facts else None
+    template = facts.template if facts else spec.template or ""
     system = system or spec.system or ""
     optional = {
         "modelfile": _modelfile(spec, template, system),
