@@ -31,10 +31,15 @@ def test_a_waiting_request_is_told_why_the_runner_cannot_come(
     assert any(words in str(item.get("message")) for item in conditions), conditions
 
 
-def test_a_model_that_no_node_has_room_for_says_what_is_missing(release: Release, model: str) -> None:
-    release.add(model, pod={"resources": {"requests": {"memory": "900Gi"}}})
-    waiting = release.ask(model)
-    release.wait_phase(model, "WaitingForCapacity")
-    assert "Insufficient memory" in str(condition(release.model(model), "Scheduled").get("message"))
+def test_a_model_that_no_node_can_ever_hold_fails_with_the_numbers_until_it_asks_for_less(
+    release: Release, model: str
+) -> None:
+    release.add(model, pod={"resources": {"requests": {"memory": "9000Gi"}}})
+    with pytest.raises(ollama.ResponseError) as told:
+        release.ask(model).result(WAKE)
+    assert "needs 8.79 TiB memory; the most that any node has is" in told.value.error
+    release.wait_phase(model, "Failed")
+    assert release.pods(model) == []
     release.edit(model, pod={"resources": {"requests": {"memory": "100Mi"}}})
-    assert waiting.result(WAKE).ends == 1
+    release.wait_phase(model, "Idle")
+    assert release.ask(model).result(WAKE).ends == 1
