@@ -45,6 +45,10 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
             "keepAlive": -1,
             "maxLoadedModels": 4,
             "contextLength": 1048576,
+            "flashAttention": "on",
+            "threads": 4,
+            "speculation": 8,
+            "lockMemory": True,
         },
     },
     "ingress": {
