@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tests.core.bad_queues import BAD_QUEUES
+from tests.core.bad_adapters import BAD_ADAPTERS
 from tests.core.model_cases import SOURCE, Bad, with_fields
 
 BAD = [
+    *BAD_ADAPTERS,
     Bad("no source", {}, "spec.source", "required", "spec.source: Required value"),
     Bad(
         "a source of no kind",
@@ -46,48 +48,6 @@ BAD = [
         "each name once",
         None,
         why="CEL compares texts, not what they mean",
-    ),
-    Bad(
-        "an adapter without source",
-        with_fields(adapters=[{"name": "a"}]),
-        "spec.adapters[0].source",
-        "required",
-        "spec.adapters[0].source: Required value",
-    ),
-    Bad(
-        "an adapter with a name that is none",
-        with_fields(adapters=[{"name": "a b", "source": "file:///a"}]),
-        "spec.adapters[0].name",
-        "[host/]",
-        "a name must be",
-    ),
-    Bad(
-        "an adapter from nowhere",
-        with_fields(adapters=[{"name": "a", "source": "a.gguf"}]),
-        "spec.adapters[0].source",
-        "package://",
-        "the source must be package://",
-    ),
-    Bad(
-        "an adapter of an endless scale",
-        with_fields(adapters=[{"name": "a", "source": "file:///a", "scale": 101}]),
-        "spec.adapters[0].scale",
-        "at most 100",
-        "should be less than or equal to 100",
-    ),
-    Bad(
-        "an adapter with the name of the Model",
-        with_fields(names=["a"], adapters=[{"name": "A", "source": "file:///a"}]),
-        "spec.adapters[0].name",
-        "nothing else of the Model",
-        "nothing else of the Model",
-    ),
-    Bad(
-        "an adapter on another claim",
-        with_fields(source="pvc://a/x", adapters=[{"name": "b", "source": "pvc://b/x"}]),
-        "spec.adapters[0].source",
-        "the claim of the Model's own source",
-        "the claim of the Model's own source",
     ),
     Bad("too many names", with_fields(names=[f"a{i}" for i in range(33)]), "spec.names", "at most 32", "at most 32"),
     Bad("names as a text", with_fields(names="a"), "spec.names", "a list", "must be of type array"),
