@@ -88,6 +88,22 @@ def test_a_seed_repeats_its_answer_and_another_seed_does_not(engine: LlamaEngine
     assert seeded[0] == seeded[1] != seeded[2]
 
 
+def test_a_seed_gives_the_same_answer_alone_and_beside_seven_others() -> None:
+    """As far as rounding lets it, see ``sampling.py``."""
+    options = EngineOptions(context_length=CONTEXT, slots=8, batch=128, threads=1)
+    engine = LlamaEngine.load(weights(), options)
+    try:
+        tasks = [
+            Task(chat(engine, question), sampling, max_tokens=12)
+            for question in ("What is the capital of France?", "Tell me a story.", "Name a colour.", "Who are you?")
+            for sampling in (GREEDY, Sampling(temperature=0.9, seed=11))
+        ]
+        alone = [answer(engine, task).finish.generated for task in tasks]
+        assert [got.finish.generated for got in answers(engine, *tasks)] == alone
+    finally:
+        engine.close()
+
+
 def test_without_a_seed_answers_differ(engine: LlamaEngine) -> None:
     task = Task(chat(engine, "Tell me a story."), Sampling(temperature=2.0, top_k=0, top_p=1.0), max_tokens=16)
     assert len({answer(engine, task).text for _ in range(3)}) > 1

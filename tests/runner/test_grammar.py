@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from corral_server.runner.constrained import CandidateArray
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import InvalidGrammar, Sampling, Task
 from corral_server.runner.grammar import JSON_GRAMMAR, schema_grammar
-from corral_server.runner.sampling import CandidateArray
 from tests.runner.engines import GREEDY, Answer, answer, chat, weights
 
 HOT = Sampling(temperature=3.0, top_k=0, top_p=1.0, seed=1)
@@ -66,7 +66,7 @@ def accepts(engine: LlamaEngine, grammar: str, text: str) -> bool:
         for token in [*engine.tokenize(text, add_special=False, parse_special=False), end]:
             one.set(token)
             sampler.apply(one)
-            if not one.possible(0):
+            if not one.drop_impossible():
                 return False
             if token != end:
                 sampler.accept(token)
