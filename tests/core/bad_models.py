@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.core.bad_queues import BAD_QUEUES
 from tests.core.bad_adapters import BAD_ADAPTERS
+from tests.core.bad_queues import BAD_QUEUES
 from tests.core.model_cases import SOURCE, Bad, with_fields
 
 BAD = [
