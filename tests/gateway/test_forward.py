@@ -106,6 +106,24 @@ def test_an_openai_stream_that_breaks_off_ends_with_an_error_event() -> None:
     run(scenario())
 
 
+def test_an_anthropic_stream_that_breaks_off_ends_with_an_error_event() -> None:
+    async def scenario() -> None:
+        async def behave(call: Call) -> None:
+            await call.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+            await call.chunk(b'event: ping\ndata: {"type":"ping"}\n\nevent: content')
+            call.reset()
+
+        async with gateway_over(behave) as (up, gateway):
+            answer = await gateway.chat(path="/v1/messages")
+        first, last = answer.text.rstrip("\n").split("\n\n")
+        assert first == 'event: ping\ndata: {"type":"ping"}'
+        kind, _, data = last.partition("\n")
+        assert (kind, json.loads(data.removeprefix("data: "))["error"]["type"]) == ("event: error", "api_error")
+        assert len(up.calls) == 1, "what has begun to answer is not asked again"
+
+    run(scenario())
+
+
 def test_a_whole_answer_that_breaks_off_is_a_500() -> None:
     async def scenario() -> None:
         async def behave(call: Call) -> None:
