@@ -49,6 +49,15 @@ def _say(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
+@pytest.fixture(scope="session")
+def archives(pytestconfig: pytest.Config) -> dict[str, Path]:
+    """The images' archives by name; no node is started for them."""
+    missing = pytestconfig.stash.get(_MISSING, None)
+    if missing is not None:
+        _cannot(missing)
+    return {path.name.partition("-")[0]: path for path in pytestconfig.stash[_BUILT][1]}
+
+
 @pytest.fixture(scope="session", name="site")
 def one_site(pytestconfig: pytest.Config) -> Iterator[Site]:
     missing = pytestconfig.stash.get(_MISSING, None)

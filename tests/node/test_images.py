@@ -1,0 +1,116 @@
+"""What is in the images, and what is not: they hold no more than they need to run."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from scripts.images import unpacked
+from tests.cluster.api import Object, at
+
+pytestmark = pytest.mark.node
+
+MIB = 1024 * 1024
+LIMITS = {"control": 200 * MIB, "runner": 250 * MIB}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An OCI archive; ``files`` are the paths of all layers."""
+
+    archive: Path
+
+    @cached_property
+    def config(self) -> Object:
+        index = self._json("index.json")
+        manifest = self._blob(at(index, "manifests", 0, "digest"))
+        return self._blob(at(manifest, "config", "digest"))
+
+    @cached_property
+    def files(self) -> frozenset[str]:
+        return frozenset(self._files())
+
+    def _files(self) -> Iterator[str]:
+        manifest = self._blob(at(self._json("index.json"), "manifests", 0, "digest"))
+        layers = at(manifest, "layers")
+        assert isinstance(layers, list)
+        with tarfile.open(self.archive) as outer:
+            for layer in layers:
+                blob = outer.extractfile(_path(layer["digest"]))
+                assert blob is not None
+                with tarfile.open(fileobj=blob) as inner:
+                    yield from (member.name for member in inner)
+
+    def _blob(self, digest: object) -> Object:
+        return self._json(_path(digest))
+
+    def _json(self, path: str) -> Object:
+        with tarfile.open(self.archive) as outer:
+            file = outer.extractfile(path)
+            assert file is not None
+            found: Object = json.load(file)
+            return found
+
+
+def _path(digest: object) -> str:
+    return f"blobs/{str(digest).replace(':', '/')}"
+
+
+@pytest.fixture(params=LIMITS)
+def image(request: pytest.FixtureRequest, archives: dict[str, Path]) -> Image:
+    return Image(archives[request.param])
+
+
+def test_an_image_is_small(image: Image) -> None:
+    size, _ = unpacked(image.archive)
+    assert size < LIMITS[image.archive.name.partition("-")[0]]
+
+
+def test_it_runs_as_a_numbered_user_and_says_what_it_is(image: Image) -> None:
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", str(at(image.config, "config", "User")))
+    labels = at(image.config, "config", "Labels")
+    assert isinstance(labels, dict)
+    assert {f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses")} <= labels.keys()
+
+
+def test_nothing_in_it_builds_installs_or_is_a_shell(image: Image) -> None:
+    programs = {path.rpartition("/")[2] for path in image.files if "/bin/" in f"/{path}" and "/lib/" not in f"/{path}"}
+    assert not programs & {
+        "sh",
+        "bash",
+        "dash",
+        "gcc",
+        "g++",
+        "cc",
+        "cmake",
+        "ninja",
+        "git",
+        "apt",
+        "apt-get",
+        "dpkg",
+        "pip",
+    }
+    assert any(name.startswith("python3") for name in programs)
+    packages = {path.split("site-packages/")[1].split("/")[0] for path in image.files if "site-packages/" in path}
+    assert not packages & {"pip", "setuptools", "hatchling"}
+
+
+def test_no_cache_and_no_build_secret_is_left_in_it(image: Image) -> None:
+    left = [path for path in image.files if "__pycache__" in path or "/.cache/" in f"/{path}" or "run/secrets" in path]
+    assert left == []
+    said = json.dumps(image.config)
+    assert not re.search(r"PIP_(INDEX|EXTRA|CERT)|PROXY", said, re.IGNORECASE)
+
+
+def test_only_the_runner_brings_llama_cpp_and_kernels_for_several_processors(archives: dict[str, Path]) -> None:
+    control, runner = Image(archives["control"]), Image(archives["runner"])
+    assert not [path for path in control.files if re.search(r"/llama_cpp|libllama|libggml", path)]
+    kernels = {path.rpartition("/")[2] for path in runner.files if "libggml-cpu-" in path}
+    assert {"libggml-cpu-sse42.so", "libggml-cpu-haswell.so", "libggml-cpu-skylakex.so"} <= kernels
