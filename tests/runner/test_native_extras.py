@@ -129,3 +129,14 @@ def test_a_generations_prompt_alone(runner: ServedRunner) -> None:
 def test_max_completion_tokens_is_read_where_max_tokens_is_not_given(runner: ServedRunner, engine: FakeEngine) -> None:
     runner.post(OPENAI, HELLO | {"max_completion_tokens": 9})
     assert engine.tasks[-1].max_tokens == 9
+
+
+def test_a_model_that_thinks_does_so_before_its_answer_is_held_to_a_format(
+    thinker: ServedRunner, engine: FakeEngine
+) -> None:
+    thinker.post(CHAT, HELLO | {"format": "json"})
+    grammar = engine.tasks[-1].grammar
+    assert grammar is not None
+    assert grammar.startswith('root ::= ("<think>" thought "</think>" blank)? answer\n')
+    thinker.post(CHAT, HELLO | {"format": "json", "think": False})
+    assert (engine.tasks[-1].grammar or "").startswith("root ::= object\n")

@@ -10,7 +10,9 @@ from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.formats.calls import Wanted
 from corral_server.runner.formats.deepseek import OPEN as DEEPSEEK
 from corral_server.runner.formats.families import calls_grammar, format_of
+from corral_server.runner.formats.harmony import HARMONY
 from corral_server.runner.generation import Task
+from corral_server.runner.grammar import led, schema_grammar
 from corral_server.runner.prompt import marker_tokens
 from tests.runner.engines import GREEDY, answer, chat, weights
 from tests.runner.formats.transcripts import whole
@@ -79,6 +81,16 @@ def test_a_thought_that_the_prompt_opened_may_go_on_before_the_call(engine: Llam
     got = answer(engine, Task((*chat(engine, "Time?"), *opened), GREEDY, grammar, max_tokens=8))
     assert got.text.strip()
     assert "<tool_call>" not in got.text
+
+
+def test_an_answer_in_a_format_begins_with_a_channel(engine: LlamaEngine) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    prompt = chat(engine, "Say a.") + tuple(
+        engine.tokenize("<|start|>assistant", add_special=False, parse_special=True)
+    )
+    grammar = led(schema_grammar(schema), HARMONY.answer_lead(Wanted(True)))
+    got = answer(engine, Task(prompt, GREEDY, grammar, max_tokens=16))
+    assert got.text.startswith("<|channel|>")
 
 
 def test_a_control_token_is_shown_where_it_is_asked_for(engine: LlamaEngine) -> None:

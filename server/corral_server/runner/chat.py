@@ -7,19 +7,15 @@ from dataclasses import dataclass
 
 from corral_server.runner import capabilities
 from corral_server.runner.answer import Work, Writer
-from corral_server.runner.common import Common, task_of, think_variables
+from corral_server.runner.common import PROMPT_END, Common, task_of, think_variables
 from corral_server.runner.formats.calls import Wanted
-from corral_server.runner.formats.families import calls_grammar, format_of
 from corral_server.runner.generation import Task
 from corral_server.runner.options import Options
-from corral_server.runner.prompt import ChatPrompt, chat_prompt, marker_tokens
+from corral_server.runner.prompt import ChatPrompt, chat_prompt
 from corral_server.runner.reading import Reading
 from corral_server.runner.state import Loaded
 from corral_server.runner.templates import Message
 from corral_server.runner.tools import AUTO, Choice, Tool, allowed
-
-_END = 100
-"""Characters at the end of a prompt that surely hold an opening tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +75,7 @@ def prompt_of(loaded: Loaded, chat: Chat) -> ChatPrompt:
 
 def _task(loaded: Loaded, chat: Chat, options: Options) -> Task:
     prompt = prompt_of(loaded, chat)
-    template = loaded.template.source
     thinks = capabilities.thinks(chat.common.think, loaded.facts)
-    wanted = Wanted(thinks, chat.offered, prompt.text[-_END:])
-    grammar = calls_grammar(template, wanted) if chat.choice.must_call else None
-    shown = marker_tokens(loaded.engine, format_of(template).markers)
-    return task_of(loaded, prompt.tokens, chat.common, options=options, grammar=grammar, shown=shown)
+    wanted = Wanted(thinks, chat.offered, prompt.text[-PROMPT_END:])
+    must_call = chat.choice.must_call
+    return task_of(loaded, prompt.tokens, chat.common, options=options, wanted=wanted, must_call=must_call)

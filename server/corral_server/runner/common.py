@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from corral_server.runner.capabilities import Think
+from corral_server.runner.formats.calls import Wanted
+from corral_server.runner.formats.families import calls_grammar, format_of
 from corral_server.runner.generation import PromptTooLong, Task
+from corral_server.runner.grammar import led
 from corral_server.runner.options import Options
+from corral_server.runner.prompt import marker_tokens
 from corral_server.runner.response_format import grammar_of
 from corral_server.runner.state import Loaded
 from corral_server.runner.window import TOO_LONG
+
+PROMPT_END = 100
+"""Characters at the end of a prompt that surely hold an opening tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +42,27 @@ def task_of(
     common: Common,
     *,
     options: Options,
-    grammar: str | None = None,
-    shown: frozenset[int] = frozenset(),
+    wanted: Wanted | None = None,
+    must_call: bool = False,
 ) -> Task:
-    """``grammar`` is used in place of the request's format. Raises PromptTooLong, InvalidGrammar and ApiError."""
+    """``wanted`` is what is told apart in the answer; None leaves it as it comes. With ``must_call`` it is a call.
+
+    Raises PromptTooLong, InvalidGrammar and ApiError.
+    """
     if not common.truncate and len(tokens) >= loaded.engine.context_length:
         raise PromptTooLong(TOO_LONG)
+    template = loaded.template.source
+    grammar = calls_grammar(template, wanted) if wanted and must_call else grammar_of(common.wanted)
+    shown = frozenset[int]()
+    if wanted is not None:
+        form = format_of(template)
+        shown = marker_tokens(loaded.engine, form.markers)
+        if grammar is not None and not must_call:
+            grammar = led(grammar, form.answer_lead(wanted))
     return Task(
         prompt=tuple(tokens),
         sampling=options.sampling,
-        grammar=grammar or grammar_of(common.wanted),
+        grammar=grammar,
         stop=options.stop,
         max_tokens=options.num_predict if options.num_predict > 0 else -1,
         keep=options.num_keep,

@@ -79,6 +79,13 @@ def framed_grammar(parts: Sequence[tuple[str, object, str]], *, lead: str = "") 
     return text
 
 
+def led(grammar: str, lead: str) -> str:
+    """A grammar with GBNF (as in ``framed_grammar``) for what may come before it."""
+    if not lead:
+        return grammar
+    return _text({"root": f"{lead} answer", **LEAD_RULES}) + grammar.replace("root ::=", "answer ::=", 1)
+
+
 class _Converter:
     """Turns one schema document into rules; every method returns the name of a rule or an expression."""
 

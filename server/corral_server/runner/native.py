@@ -15,12 +15,12 @@ from starlette.responses import Response
 from corral_server.runner import capabilities
 from corral_server.runner.answer import GenerationAnswer, Work, Writer, started_at
 from corral_server.runner.chat import Chat, chat_work, check_chat, prompt_of
-from corral_server.runner.common import Common, task_of, think_variables
-from corral_server.runner.formats.families import format_of
+from corral_server.runner.common import PROMPT_END, Common, task_of, think_variables
+from corral_server.runner.formats.calls import Wanted
 from corral_server.runner.generation import Task
 from corral_server.runner.keepalive import keep_alive_of
 from corral_server.runner.native_writer import ChatWriter, GenerateWriter, debug_answer, loaded_answer
-from corral_server.runner.prompt import marker_tokens, tokens_of
+from corral_server.runner.prompt import tokens_of
 from corral_server.runner.reading import Reading
 from corral_server.runner.requests import Fields, parse_body, read_body
 from corral_server.runner.state import Loaded, RunnerState
@@ -133,11 +133,13 @@ class Generate:
         """What answers it. Raises ApiError for options of a wrong type."""
         options = loaded.options.updated(common.options)
 
-        def prepare(loaded: Loaded) -> Task:
-            shown = frozenset() if self.raw else marker_tokens(loaded.engine, format_of(loaded.template.source).markers)
-            return task_of(loaded, self._tokens(loaded, common), common, options=options, shown=shown)
-
         thinks = not self.raw and capabilities.thinks(common.think, loaded.facts)
+
+        def prepare(loaded: Loaded) -> Task:
+            text = self.text(loaded, common)
+            wanted = None if self.raw else Wanted(thinks, (), text[-PROMPT_END:])
+            return task_of(loaded, self._tokens(loaded, text), common, options=options, wanted=wanted)
+
         reading = Reading("" if self.raw else loaded.template.source, thinks=thinks)
         return Work(path, started, common.keep_alive, common.stream, prepare, writer, reading)
 
@@ -157,8 +159,7 @@ class Generate:
         except TemplateFailed as error:
             raise TemplateFailed(str(error), clients_fault=error.clients_fault or bool(self.template)) from error
 
-    def _tokens(self, loaded: Loaded, common: Common) -> list[int]:
-        text = self.text(loaded, common)
+    def _tokens(self, loaded: Loaded, text: str) -> list[int]:
         if not self.context:
             return tokens_of(loaded.engine, text)
         return [*self.context, *loaded.engine.tokenize(text, add_special=False, parse_special=True)]

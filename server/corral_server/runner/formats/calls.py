@@ -70,3 +70,6 @@ class Format(Protocol):
 
     def lead(self, wanted: Wanted) -> str:
         """GBNF for what may come before a call: a thought, or nothing."""
+
+    def answer_lead(self, wanted: Wanted) -> str:
+        """GBNF for what comes before an answer."""

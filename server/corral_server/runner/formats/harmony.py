@@ -136,5 +136,9 @@ class Harmony:
     def lead(self, wanted: Wanted) -> str:
         return f'("{_CHANNEL}analysis{_MESSAGE}" thought "<|end|>{_START}assistant")?'
 
+    def answer_lead(self, wanted: Wanted) -> str:
+        in_message = _MESSAGE in wanted.prompt_end.rpartition(_START)[2]
+        return "" if in_message else f'{self.lead(wanted)} "{_CHANNEL}final{_MESSAGE}"'
+
 
 HARMONY = Harmony()

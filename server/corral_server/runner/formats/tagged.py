@@ -47,6 +47,9 @@ class Tagged:
             return f"thought {closing} blank"
         return f"({opening} thought {closing} blank)?"
 
+    def answer_lead(self, wanted: Wanted) -> str:
+        return self.lead(wanted)
+
 
 class Thoughtful:
     """Thinking before the answer, which has a parser of its own or is shown as it is."""
