@@ -37,10 +37,11 @@ class Gateway:
 
     child: Child
     port: int
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @contextmanager
     def client(self, timeout: float = WAKE) -> Iterator[ollama.Client]:
@@ -70,11 +71,11 @@ class Installation:
         extra = {"CORRAL_LEASE_NAMESPACE": self.namespace, "CORRAL_OPERATOR_ID": name, **settings}
         return self._start(name, "corral_operator", extra)
 
-    def start_gateway(self, name: str = "gateway", **settings: str) -> Gateway:
-        """Returns when it answers."""
+    def start_gateway(self, name: str = "gateway", *, host: str = "127.0.0.1", **settings: str) -> Gateway:
+        """Returns when it answers. ``host`` is an address of this machine."""
         (port,) = free_ports(1)
-        extra = {"OLLAMA_HOST": f"127.0.0.1:{port}", "CORRAL_GATEWAY_ID": name, **settings}
-        gateway = Gateway(self._start(name, "corral_server.gateway", extra), port)
+        extra = {"OLLAMA_HOST": f"{host}:{port}", "CORRAL_GATEWAY_ID": name, **settings}
+        gateway = Gateway(self._start(name, "corral_server.gateway", extra), port, host)
         until(lambda: _answers(gateway), 30, what="the gateway's first answer", interval=LOOK)
         return gateway
 

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from concurrent.futures import Future
 
+import ollama
 import pytest
 
 from corral_kube.client import connect
 from corral_server.gateway.peers.exchange import Discovery, PeerSettings, Sources
 from tests.cluster.cluster import Cluster
-from tests.support.waiting import auntil
+from tests.cluster.control_plane import free_ports
+from tests.cluster.processes import LOOK, Answer, Gateway, Installation
+from tests.support.waiting import auntil, until
 
 pytestmark = pytest.mark.cluster
+
+FULL = "server busy, please try again.  maximum pending requests exceeded"
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback: the API server takes no other for an endpoint."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # sends nothing, but asks which address would be used
+        except OSError:
+            pytest.skip("the machine has no address but loopback")
+        return str(probe.getsockname()[0])
 
 
 def endpoint_slice(name: str, *, service: str = "corral", **pods: str) -> dict[str, object]:
@@ -55,3 +72,45 @@ def test_the_peers_are_the_other_endpoints_of_the_service(cluster: Cluster, name
             await client.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.process
+def test_a_gateways_process_counts_what_its_peer_holds_until_that_is_gone(corral: Installation) -> None:
+    """The Model has no operator, so whatever is admitted waits."""
+    address, (port,) = own_address(), free_ports(1)
+    settings = {
+        "CORRAL_PEER_SERVICE": f"{corral.namespace}/corral",
+        "CORRAL_PEER_PORT": str(port),
+        "OLLAMA_MAX_QUEUE": "2",
+    }
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{corral.namespace}/endpointslices"
+    corral.cluster.api.create(path, endpoint_slice("corral-a", one=address))
+    corral.add("cold")
+    one = corral.start_gateway("one", host=address, **settings)
+    two = corral.start_gateway("two", **settings)
+    held = [corral.ask(one, "cold") for _ in range(2)]
+    until(lambda: refused(corral, two), 20, what="the bound at the other gateway", interval=LOOK)
+    assert refused(corral, one)
+    assert not any(request.done() for request in held)
+    one.child.kill()
+    until(lambda: not refused(corral, two), 20, what="the end of what a dead gateway held", interval=LOOK)
+    two.child.kill()
+
+
+def refused(corral: Installation, gateway: Gateway) -> bool:
+    """Whether one more request is refused there; one that is not waits until the gateway ends."""
+    asked = corral.ask(gateway, "cold")
+    return _ended(asked) and _error(asked) == FULL
+
+
+def _ended(asked: Future[Answer]) -> bool:
+    try:
+        asked.exception(0.5)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _error(asked: Future[Answer]) -> str:
+    error = asked.exception()
+    return error.error if isinstance(error, ollama.ResponseError) else ""
