@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Protocol
 
 from corral_core.errors import CorralError
 from corral_core.jsonfields import Json
@@ -27,11 +28,20 @@ class Foreign(CorralError):
     """An object of that name is there already, and belongs to somebody else: it is left alone."""
 
 
+class Inspecting(Protocol):
+    """Makes a Model's weights known; ``inspection.Inspection``."""
+
+    async def ensure(self, item: ModelObject) -> None: ...
+
+    def forget(self, model: str) -> None: ...
+
+
 class Actor:
-    def __init__(self, kube: Kube, store: Store, defaults: RunnerDefaults) -> None:
+    def __init__(self, kube: Kube, store: Store, defaults: RunnerDefaults, inspection: Inspecting) -> None:
         self._kube = kube
         self._store = store
         self._defaults = defaults
+        self._inspection = inspection
         self._applied: dict[str, _Applied] = {}
 
     async def ensure(self, item: ModelObject, replicas: int) -> None:
@@ -41,18 +51,23 @@ class Actor:
             return
         await self._ensure_deployment(model, replicas)
         await self._ensure_service(model)
+        await self._inspection.ensure(item)
 
     def forget(self, model: str) -> None:
         """The Model is gone; what it owned goes by its owner references."""
+        self._inspection.forget(model)
         for kind in ("deployment", "service"):
             self._applied.pop(f"{kind} {model}", None)
 
     async def _ensure_deployment(self, model: Model, replicas: int) -> None:
+        """While the weights are not known nothing is started; what runs already is left as it is, or ended."""
         memo = f"deployment {model.key}"
-        cramped = self._store.cramped(model.key)
-        wanted = manifests.deployment(model, replicas, defaults=self._defaults, cramped=cramped)
+        cramped, facts = self._store.cramped(model.key), self._store.facts(model.key)
         name = manifests.owned_name(model.name)
         there = self._store.deployments.get(f"{model.namespace}/{name}")
+        if facts is None and (there is None or there.replicas <= replicas):
+            return
+        wanted = manifests.deployment(model, replicas, facts=facts, defaults=self._defaults, cramped=cramped)
         digest = _digest(wanted)
         if there and there.replicas == replicas and self._applied.get(memo) == _state(digest, there):
             return

@@ -201,6 +201,8 @@ class Controller:
             pods=[pod for pod in pods if not pod.finished],
             info=infos[-1] if infos else None,
             expires_at=max(ends) if ends and len(ends) == len(said) else None,
+            facts=self._store.facts(key),
+            inspector=self._store.inspector(key),
             refusal=next((one.trouble for one in self._store.deployments.of_model(key) if one.trouble), None),
         )
 

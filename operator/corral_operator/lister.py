@@ -15,7 +15,7 @@ from corral_core.model import API_VERSION, KIND
 from corral_kube.client import Kube
 from corral_kube.errors import KubeError, NotFound
 from corral_operator import logs, paths
-from corral_operator.objects import MODEL_LABEL, parse_deployment, parse_pod, parse_service
+from corral_operator.objects import MODEL_LABEL, parse_deployment, parse_service
 from corral_operator.observe import Store
 
 ABANDONED = 20 * LIFETIME
@@ -52,7 +52,7 @@ class Lister:
         deployments, deployments_at = await self._list(paths.deployments, MODEL_LABEL)
         services, services_at = await self._list(paths.services, MODEL_LABEL)
         models, models_at = await self._list(paths.models)
-        news = self._store.pods.relist(map(parse_pod, pods), pods_at)
+        news = self._store.listed_pods(pods, pods_at)
         news |= self._store.deployments.relist(map(parse_deployment, deployments), deployments_at)
         news |= self._store.services.relist(map(parse_service, services), services_at)
         news |= self._store.listed_models(models, models_at, now=self._clock(), first=self._first)

@@ -29,6 +29,7 @@ from corral_operator.config import FIELD_MANAGER, OperatorConfig, from_environme
 from corral_operator.controller import PLAN, Controller
 from corral_operator.handlers import DEPLOYMENTS, MODELS, PODS, SERVICES, Watches
 from corral_operator.health import Health
+from corral_operator.inspection import Inspection
 from corral_operator.lease import Lease, LeaseLost
 from corral_operator.lister import Lister
 from corral_operator.lost import LostPods
@@ -53,12 +54,13 @@ class Operator:
         self._queue = WorkQueue()
         self._owners: dict[str, str] = {}
         self._streams: Streams | None = None
+        inspection = Inspection(kube, self._store, config.runner, limit=config.inspectors, wake=self._queue.add_after)
         self._controller = Controller(
             self._store,
             self._queue,
             policy=config.policy,
-            actor=Actor(kube, self._store, config.runner),
-            reporter=Reporter(kube, self._store),
+            actor=Actor(kube, self._store, config.runner, inspection),
+            reporter=Reporter(kube, self._store, config.runner),
             may_act=self._lease.held,
         )
         self._surroundings = Surroundings(

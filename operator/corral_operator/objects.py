@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from corral_core.demand import DemandEntry, entries_of
 from corral_core.errors import InvalidModel, Problem
+from corral_core.facts import ModelFacts
 from corral_core.jsonfields import Json, integer, mapping, objects, text
 from corral_core.model import Model
 from corral_core.node import Needs, needs_of, requests_of
@@ -36,7 +37,10 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class ModelObject:
-    """A Model as the API server holds it. ``model`` is None when it is not valid, ``problems`` say why."""
+    """A Model as the API server holds it. ``model`` is None when it is not valid, ``problems`` say why.
+
+    ``facts`` are those in its status, None when there are none that can be read.
+    """
 
     meta: Meta
     name: str
@@ -46,6 +50,15 @@ class ModelObject:
     problems: tuple[Problem, ...]
     status: Json
     demand: tuple[DemandEntry, ...]
+    facts: ModelFacts | None = None
+
+    @property
+    def knows_weights(self) -> bool:
+        """Whether the status tells the weights that the spec names now."""
+        return self.facts is not None and self.are_of_spec(self.facts)
+
+    def are_of_spec(self, facts: ModelFacts) -> bool:
+        return self.model is not None and facts.are_of(self.model.spec.source, self.model.spec.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +83,8 @@ class ServiceObject:
 class PodObject:
     """One runner pod. Times are Unix seconds; ``ip`` and ``node`` are empty until it has one.
 
-    ``holds`` is what it takes of its node until it has ended. ``gone_by`` is when its kubelet is to have ended it, None
-    while it is to stay.
+    ``holds`` is what it takes of its node until it has ended; ``memory_limit`` is as it is written, empty without one.
+    ``gone_by`` is when its kubelet is to have ended it, None while it is to stay.
     """
 
     meta: Meta
@@ -86,6 +99,7 @@ class PodObject:
     node: str = ""
     holds: Amounts = field(default_factory=dict)
     gone_by: float | None = None
+    memory_limit: str = ""
 
 
 def parse_model_object(raw: Json) -> ModelObject:
@@ -106,7 +120,15 @@ def parse_model_object(raw: Json) -> ModelObject:
         problems=problems,
         status=status,
         demand=entries_of(status),
+        facts=_facts(status),
     )
+
+
+def _facts(status: Json) -> ModelFacts | None:
+    try:
+        return ModelFacts.from_json(mapping(status, "model"))
+    except ValueError:
+        return None
 
 
 def parse_deployment(raw: Json) -> DeploymentObject:
@@ -140,6 +162,9 @@ def parse_pod(raw: Json) -> PodObject:
         node=text(raw, "spec", "nodeName"),
         holds={} if finished else requests_of(mapping(raw, "spec")),
         gone_by=_time(raw, "metadata", "deletionTimestamp"),
+        memory_limit=next(
+            (text(item, "resources", "limits", "memory") for item in objects(raw, "spec", "containers")), ""
+        ),
     )
 
 

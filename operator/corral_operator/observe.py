@@ -18,6 +18,7 @@ from corral_core.node import Needs
 from corral_core.resource import claims
 from corral_core.snapshot import Demand, ModelState, Policy, Replica, Snapshot
 from corral_operator.cache import Cache, Tracked
+from corral_operator.inspectors import Inspector, is_inspector, parse_inspector
 from corral_operator.ledger import DemandLedger
 from corral_operator.nodes import Held, NodeLedger
 from corral_operator.objects import (
@@ -70,6 +71,7 @@ class Store:
         self.services: Cache[ServiceObject] = Cache()
         self.nodes = NodeLedger()
         self.pods: Cache[PodObject] = Cache(self._pod_changed)
+        self.inspectors: Cache[Inspector] = Cache(self._pod_changed)
         self.activities: dict[str, Activity] = {}
         self.infos: dict[str, RunnerInfo] = {}
         self._ledger = DemandLedger()
@@ -93,7 +95,30 @@ class Store:
         return _heard(self.services, parse_service(raw), kind)
 
     def heard_pod(self, raw: Json, *, kind: str) -> str | None:
+        if is_inspector(raw):
+            return _heard(self.inspectors, parse_inspector(raw), kind)
         return _heard(self.pods, parse_pod(raw), kind)
+
+    def listed_pods(self, raws: Iterable[Json], version: int) -> set[str]:
+        """Takes in a whole list, of runners and inspectors."""
+        listed = list(raws)
+        runners = [parse_pod(raw) for raw in listed if not is_inspector(raw)]
+        inspectors = [parse_inspector(raw) for raw in listed if is_inspector(raw)]
+        return self.pods.relist(runners, version) | self.inspectors.relist(inspectors, version)
+
+    def facts(self, model: str) -> ModelFacts | None:
+        """What is known of the weights that the Model names now: by its status, else by who has just told."""
+        item = self.models.get(model)
+        if item is None or item.knows_weights:
+            return item.facts if item else None
+        runners = [self.infos.get(pod.meta.uid) for pod in self.pods.of_model(model)]
+        told = [info.facts for info in runners if info is not None]
+        told += [inspector.facts for inspector in self.inspectors.of_model(model) if inspector.facts is not None]
+        return next((facts for facts in told if facts and item.are_of_spec(facts)), None)
+
+    def inspector(self, model: str) -> Inspector | None:
+        """The pod that reads the Model's weights, if there is one."""
+        return next((each for each in self.inspectors.of_model(model) if not each.meta.deleted), None)
 
     def listed_models(self, raws: Iterable[Json], version: int, *, now: float, first: bool) -> set[str]:
         """Takes in a whole list; ``first`` when it is the first one of this process."""
@@ -105,7 +130,7 @@ class Store:
             self._ledger.note(key, known.demand if known else (), now=now, found=first)
         return changed
 
-    def _pod_changed(self, before: PodObject | None, after: PodObject | None) -> None:
+    def _pod_changed(self, before: PodObject | Inspector | None, after: PodObject | Inspector | None) -> None:
         self.nodes.pod(_held(before), _held(after))
 
     def forget_runners(self) -> None:
@@ -161,11 +186,20 @@ class Store:
             desired=sum(deployment.replicas for deployment in deployments if not deployment.meta.deleted),
             replicas=tuple(self._replica(pod) for pod in pods),
             demand=self.demand(model.key, now),
-            refused=self.lost_name(model.key),
+            refused=self.lost_name(model.key) or (None if pods else self._unknown(model.key)),
             draining=draining,
             needs=self.needs(model.key),
             place=place,
         )
+
+    def _unknown(self, model: str) -> str | None:
+        """Why the Model cannot be started yet, while nothing is known of its weights; None when it is."""
+        if self.facts(model) is not None:
+            return None
+        inspector = self.inspector(model)
+        if inspector is None:
+            return "the header of its weights is to be read first"
+        return inspector.trouble.message if inspector.trouble else "the header of its weights is being read"
 
     def _replica(self, pod: PodObject) -> Replica:
         return Replica(
@@ -180,7 +214,7 @@ class Store:
         )
 
 
-def _held(pod: PodObject | None) -> Held | None:
+def _held(pod: PodObject | Inspector | None) -> Held | None:
     return Held(pod.node, pod.holds) if pod is not None else None
 
 

@@ -7,6 +7,7 @@ writing each step would take the API server's time from the start itself.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,9 +19,11 @@ from corral_core.model import API_VERSION, KIND
 from corral_kube.client import Kube
 from corral_kube.errors import Conflict, KubeError, NotFound
 from corral_operator import logs, paths
+from corral_operator.config import RunnerDefaults
 from corral_operator.events import phase_event
 from corral_operator.objects import ModelObject
 from corral_operator.observe import Store
+from corral_operator.resources import sizing
 from corral_operator.status import EXPIRY_EVERY, View, difference, status_of
 
 GATHERING = 0.1
@@ -28,9 +31,12 @@ GATHERING = 0.1
 
 
 class Reporter:
-    def __init__(self, kube: Kube, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, kube: Kube, store: Store, defaults: RunnerDefaults, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._kube = kube
         self._store = store
+        self._defaults = defaults
         self._clock = clock
         self._written: dict[str, tuple[str, int]] = {}
         self._expiry_written: dict[str, float] = {}
@@ -40,7 +46,8 @@ class Reporter:
         """Returns after how many seconds a change that was held back is due. Raises KubeError."""
         item, now = view.item, self._clock()
         key = item.meta.key
-        status = status_of(view, now)
+        made = sizing(item.model, view.facts, self._defaults) if item.model is not None else None
+        status = status_of(dataclasses.replace(view, estimate=made), now)
         differs = difference(item.status, status)
         if not differs or self._written.get(key) == (_digest(status), item.meta.version):
             return None

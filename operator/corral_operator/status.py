@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from corral_core.estimate import Estimate
+from corral_core.facts import ModelFacts
 from corral_core.jsonfields import Json, mapping, objects, text
 from corral_core.model import Model
 from corral_core.snapshot import Decision
 from corral_core.timestamps import format_seconds
+from corral_operator.explain import explained, explained_inspector
+from corral_operator.inspectors import Inspector
 from corral_operator.manifests import selector
 from corral_operator.objects import ModelObject, PodObject, Trouble
 from corral_operator.observe import RunnerInfo
@@ -38,7 +42,8 @@ EXPIRY_EVERY = 60.0
 class View:
     """All that the status of one Model depends on. ``decision`` is None for a Model that is not valid.
 
-    ``pods`` are those that have not ended, the newest last. ``refusal`` says why none can be made.
+    ``pods`` are those that have not ended, the newest last. ``refusal`` says why none can be made. ``facts`` are of the
+    weights that the Model names now, ``inspector`` is who reads them, ``estimate`` what a runner of them takes.
     """
 
     item: ModelObject
@@ -48,6 +53,9 @@ class View:
     info: RunnerInfo | None = None
     expires_at: float | None = None
     refusal: Trouble | None = None
+    facts: ModelFacts | None = None
+    inspector: Inspector | None = None
+    estimate: Estimate | None = None
 
     @property
     def staying(self) -> list[PodObject]:
@@ -60,10 +68,15 @@ class View:
     @property
     def trouble(self) -> Trouble | None:
         """What keeps the Model from serving: the newest runner's trouble, when no runner is without."""
-        troubles = [pod.trouble for pod in self.staying]
+        troubles = [explained(pod, self.estimate) for pod in self.staying]
         if not troubles:
             return self.refusal
         return troubles[-1] if all(troubles) else None
+
+    @property
+    def unread(self) -> bool:
+        """Whether the Model waits for the header of its weights to be read, before anything can run."""
+        return self.facts is None and not self.pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +91,12 @@ def status_of(view: View, now: float) -> dict[str, object]:
     """The operator's fields; those without a value are left out."""
     old = view.item.status
     conditions = [_accepted(view)]
+    facts = _facts(view)
     if conditions[0].true:
-        conditions += [_scheduled(view), _readiness(view)]
+        conditions += [_inspected(view), _scheduled(view), _readiness(view)]
     optional: dict[str, object] = {
-        "model": view.info.facts.to_json() if view.info else dict(mapping(old, "model")),
-        "placement": _placement(view.item.model, view.info) if view.info else dict(mapping(old, "placement")),
+        "model": facts.to_json() if facts else dict(mapping(old, "model")),
+        "placement": _placement(view.item.model, view.info) if view.info else _expected(view),
         "expiresAt": format_seconds(view.expires_at) if view.expires_at is not None else None,
     }
     return {
@@ -109,6 +123,9 @@ def _phase(view: View) -> str:
         return "Failed"
     if model.spec.suspend:
         return "Draining" if view.pods else "Suspended"
+    if view.unread:
+        trouble = explained_inspector(view.inspector) if view.inspector else None
+        return trouble.phase if trouble else "Pending"
     if decision.draining or (decision.replicas == 0 and view.pods and not decision.waiting_for_capacity):
         return "Draining"
     if decision.replicas == 0:
@@ -125,6 +142,21 @@ def _accepted(view: View) -> _Condition:
     if view.refused is not None:
         return _Condition("Accepted", False, "NameTaken", view.refused)
     return _Condition("Accepted", True, "Valid", "the Model is valid and its names are its own")
+
+
+def _inspected(view: View) -> _Condition:
+    """Whether it is known what is in the weights, so that a runner's needs are."""
+    if view.facts is not None:
+        known = f"{view.facts.parameter_size} {view.facts.family}, {view.facts.quantization_level}"
+        takes = f"; a runner takes about {view.estimate}" if view.estimate else ""
+        return _Condition("Inspected", True, "Read", known + takes)
+    inspector = view.inspector
+    if inspector is None:
+        return _Condition("Inspected", False, "Waiting", "the header of its weights is to be read first")
+    trouble = explained_inspector(inspector)
+    if trouble is not None:
+        return _Condition("Inspected", False, trouble.reason, trouble.message)
+    return _Condition("Inspected", False, "Reading", "the header of its weights is being read")
 
 
 def _scheduled(view: View) -> _Condition:
@@ -145,6 +177,9 @@ def _scheduled(view: View) -> _Condition:
 
 def _readiness(view: View) -> _Condition:
     decision, phase = view.decision, _phase(view)
+    if view.unread and decision is not None and decision.failure is None:
+        unknown = _inspected(view)
+        return _Condition("Ready", False, unknown.reason, unknown.message)
     trouble = view.trouble
     if trouble is not None and decision is not None and decision.replicas > 0:
         return _Condition("Ready", False, trouble.reason, trouble.message)
@@ -167,6 +202,27 @@ def _written(condition: _Condition, item: ModelObject, now: float) -> dict[str, 
         "message": condition.message[:32768],
         "observedGeneration": item.meta.generation,
         "lastTransitionTime": text(old, "lastTransitionTime") if same else format_seconds(now),
+    }
+
+
+def _facts(view: View) -> ModelFacts | None:
+    """What a loaded runner tells is the most there is to know, unless it still has other weights than the Model."""
+    if view.info is not None and (view.facts is None or view.item.are_of_spec(view.info.facts)):
+        return view.info.facts
+    return view.facts
+
+
+def _expected(view: View) -> dict[str, object]:
+    """The placement while nothing runs: what a runner is expected to get, else what the last one told."""
+    made = view.estimate
+    if made is None or not made.load.generates:
+        return dict(mapping(view.item.status, "placement"))
+    return {
+        "gpus": view.item.model.spec.gpu.count if view.item.model else 0,
+        "parallel": made.load.parallel,
+        "contextLength": made.load.context,
+        "sizeBytes": made.engine,
+        "why": f"expected: {made}",
     }
 
 

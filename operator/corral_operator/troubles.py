@@ -55,6 +55,8 @@ _STARTS = 3
 def trouble_of(raw: Json) -> Trouble | None:
     """Of a pod; None when nothing is wrong."""
     for container in objects(raw, "status", "containerStatuses"):
+        if _out_of_memory(container):
+            return Trouble("OOMKilled", "it took more memory than it may", _by_starts(container))
         waiting = mapping(container, "state", "waiting")
         reason = text(waiting, "reason")
         if reason in _HOPELESS:
@@ -70,6 +72,14 @@ def trouble_of(raw: Json) -> Trouble | None:
         reason = text(scheduled, "reason") or "Unschedulable"
         return Trouble(reason, text(scheduled, "message"), "WaitingForCapacity")
     return None
+
+
+def _out_of_memory(container: Json) -> bool:
+    """Whether that ended it, the last time it did, and nothing runs in its place yet."""
+    if "running" in mapping(container, "state"):
+        return False
+    ends = (mapping(container, "state", "terminated"), mapping(container, "lastState", "terminated"))
+    return text(next((end for end in ends if end), {}), "reason") == "OOMKilled"
 
 
 def _by_starts(container: Json) -> Phase:

@@ -43,6 +43,8 @@ class PodProcess:
         self.crashes = 0
         self.pod = pod
         self.gone = False
+        self.once = at(pod, "spec", "restartPolicy") == "OnFailure"
+        self.completed = False
         self._api, self._workspace = api, workspace
         self._log = folder / f"{self.namespace}.{self.name}.log"
         self._message = folder / f"{self.namespace}.{self.name}.message"
@@ -60,12 +62,17 @@ class PodProcess:
         """Does the next thing; True when all is over. Raises ApiError and OSError; then call again."""
         if self.gone or at(self.pod, "metadata", "deletionTimestamp"):
             return self._end(now)
+        if self.completed:
+            return False
         if self.child is None:
             if now >= self._start_at:
                 self._start()
         elif self.child.alive:
-            self._announce()
+            if not self.once:
+                self._announce()
             self._report(ready=self._probe(), state={"running": {}})
+        elif self.once and self.child.exit_status() == 0:
+            self._complete()
         else:
             self._crashed(self.child, now)
         return False
@@ -108,6 +115,12 @@ class PodProcess:
         finally:
             connection.close()
 
+    def _complete(self) -> None:
+        """A pod that was to run once has: its last words are its status."""
+        message = self._message.read_text()[:_MESSAGE_BYTES]
+        complete(self._api, self.pod, message)
+        self.completed = True
+
     def _crashed(self, child: Child, now: float) -> None:
         message = self._message.read_text(errors="replace")[:_MESSAGE_BYTES] if self._message.exists() else ""
         status = child.exit_status()
@@ -148,7 +161,7 @@ class PodProcess:
 
         Others write it too (a node whose lease ran out takes its pods' readiness with it), so what is there counts.
         """
-        if not at(self.pod, "status", "podIP"):
+        if not at(self.pod, "status", "podIP") and not self.once:
             return
         container = at(self.pod, "spec", "containers", 0)
         of_container = {
@@ -168,10 +181,22 @@ class PodProcess:
         conditions = [
             {"type": kind, "status": word, "lastTransitionTime": _now()} for kind in ("Ready", "ContainersReady")
         ]
-        body: Object = {"status": {"conditions": conditions, "containerStatuses": [of_container]}}
+        status: Object = {"conditions": conditions, "containerStatuses": [of_container]}
+        body: Object = {"status": status | ({"phase": "Running"} if self.once else {})}
         content = "application/strategic-merge-patch+json"
         self._api.request("PATCH", f"{self.path}/status", body=body, content=content)
         self._reported, self._reported_at = of_container, time.monotonic()
+
+
+def complete(api: Api, pod: Object, message: str) -> None:
+    """Says that the pod has done what it was for, with these last words."""
+    container = at(pod, "spec", "containers", 0)
+    ended: Object = {"exitCode": 0, "reason": "Completed", "message": message, "finishedAt": _now()}
+    done: Object = {"name": at(container, "name"), "image": at(container, "image"), "imageID": "", "restartCount": 0}
+    done |= {"ready": False, "state": {"terminated": ended}}
+    path = f"/api/v1/namespaces/{at(pod, 'metadata', 'namespace')}/pods/{at(pod, 'metadata', 'name')}"
+    body: Object = {"status": {"phase": "Succeeded", "containerStatuses": [done]}}
+    api.request("PATCH", f"{path}/status", body=body, content="application/strategic-merge-patch+json")
 
 
 def container_command(pod: Object) -> list[str]:

@@ -11,6 +11,9 @@ this does what a kubelet would, and nothing else is simulated:
 * the pod is deleted: the container's preStop sleep, SIGTERM, SIGKILL after the grace period, and when the process has
   ended the pod object goes.
 
+A pod that reads the header of a Model's weights (an inspector) without the annotation has no weights to read: it
+succeeds at once, with the facts of a small model.
+
 One thread watches, one acts; the second starts every process, and so they end with it.
 """
 
@@ -23,7 +26,8 @@ from contextlib import suppress
 
 from tests.cluster.api import Api, ApiError, Gone, Object, at
 from tests.cluster.children import Child
-from tests.cluster.pod_process import PodProcess
+from tests.cluster.inspection import is_simulated_inspector, made_up_facts
+from tests.cluster.pod_process import PodProcess, complete
 from tests.cluster.workspace import Workspace
 
 ANNOTATION = "test.corral.dev/runner"
@@ -107,6 +111,9 @@ class StandIn:
         known = self._pods.get(uid)
         if known is not None:
             known.pod, known.gone = pod, kind == "DELETED"
+        elif kind != "DELETED" and is_simulated_inspector(pod):
+            with suppress(OSError, ApiError):  # it is seen again with the next change, and in the next list
+                complete(self._api, pod, made_up_facts(pod))
         elif kind != "DELETED" and self._is_ours(pod):
             self._pods[uid] = PodProcess(pod, api=self._api, workspace=self._workspace, folder=self._folder)
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from tests.cluster.api import at, condition
-from tests.cluster.processes import LOOK, WAKE, Installation
+from tests.cluster.inspection import made_up
+from tests.cluster.processes import LOOK, SOURCE, WAKE, Installation
 from tests.cluster.standin import StandIn
 from tests.support.waiting import until
 
@@ -74,6 +75,8 @@ def test_the_demand_of_a_killed_gateway_stops_counting(corral: Installation) -> 
     gateway = corral.start_gateway()
     # Nothing can run this pod, so the request waits for as long as somebody says that it does.
     corral.add("stuck", pod={"nodeSelector": {"nowhere": "to-be-found"}})
+    known = made_up({"source": SOURCE}).to_json()
+    corral.cluster.api.patch(f"{corral.path('stuck')}/status", {"status": {"model": known}})
     waiting = corral.ask(gateway, "stuck")
     corral.wait_replicas("stuck", 1)
     gateway.child.signal(signal.SIGKILL)

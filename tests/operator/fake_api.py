@@ -85,6 +85,7 @@ class FakeApi(Kube):
         metadata["resourceVersion"] = str(self.version)
         metadata["generation"] = (generation if isinstance(generation, int) else 0) + spec
         metadata.setdefault("uid", f"uid-{self.version}")
+        metadata.setdefault("creationTimestamp", "2027-01-15T08:00:00Z")
         item["metadata"] = metadata
         return copy.deepcopy(item)
 

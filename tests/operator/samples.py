@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from corral_core.activity import Activity
-from corral_core.model import API_VERSION
+from collections.abc import Mapping
 
+from corral_core.activity import Activity
+from corral_core.facts import ModelFacts
+from corral_core.model import API_VERSION
+from tests.core.test_estimate import SMOLLM2
+
+SOURCE = "file:///weights.gguf"
+FACTS = ModelFacts(
+    size=98_362_432,
+    family="llama",
+    families=("llama",),
+    parameter_size="135M",
+    parameter_count=135_000_000,
+    quantization_level="Q4_1",
+    context_length=8192,
+    embedding_length=576,
+    capabilities=("completion",),
+    template="",
+    shape=SMOLLM2,
+    source=SOURCE,
+)
 CREATED = "2026-01-02T03:04:05Z"
 
 
 def model(
-    name: str = "tiny", *, version: int = 10, spec: dict[str, object] | None = None, **extra: object
+    name: str = "tiny",
+    *,
+    version: int = 10,
+    spec: Mapping[str, object] | None = None,
+    status: Mapping[str, object] | None = None,
+    known: bool = True,
+    **extra: object,
 ) -> dict[str, object]:
-    """A Model in the namespace ``lab``; ``extra`` are top-level fields (status, say)."""
+    """A Model in the namespace ``lab``, whose weights are ``known``; ``extra`` are further top-level fields."""
     return {
         "apiVersion": API_VERSION,
         "kind": "Model",
@@ -23,8 +48,9 @@ def model(
             "generation": 1,
             "creationTimestamp": CREATED,
         },
-        "spec": {"source": "file:///weights.gguf", **(spec or {})},
+        "spec": {"source": SOURCE, **(spec or {})},
         **extra,
+        "status": {**({"model": FACTS.to_json()} if known else {}), **(status or {})},
     }
 
 

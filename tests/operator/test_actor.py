@@ -19,18 +19,30 @@ DEPLOYMENT = paths.deployments("lab", "model-tiny")
 SERVICE = paths.services("lab", "model-tiny")
 
 
+class Nothing:
+    """No weights are looked at."""
+
+    async def ensure(self, item: ModelObject) -> None:
+        return
+
+    def forget(self, model: str) -> None:
+        return
+
+
 class Bench:
     """An actor over an API server in memory."""
 
     def __init__(self) -> None:
         self.api = FakeApi()
         self.store = Store()
-        self.actor = Actor(self.api, self.store, RunnerDefaults())
+        self.actor = Actor(self.api, self.store, RunnerDefaults(), Nothing())
 
     def ensure(self, replicas: int, item: ModelObject | None = None) -> list[str]:
         """The paths that it wrote."""
         before = len(self.api.writes)
-        asyncio.run(self.actor.ensure(item or parse_model_object(samples.model()), replicas))
+        item = item or parse_model_object(samples.model())
+        self.store.models.put(item)
+        asyncio.run(self.actor.ensure(item, replicas))
         return self.api.writes[before:]
 
     def replicas(self) -> object:
@@ -59,7 +71,7 @@ def test_other_replicas_write_the_deployment_alone() -> None:
 def test_an_edited_model_writes_the_deployment_anew() -> None:
     bench = Bench()
     bench.ensure(1)
-    edited = parse_model_object(samples.model(spec={"system": "Be kind."}))
+    edited = parse_model_object(samples.model(spec={"system": "Be kind."}, version=11))
     assert bench.ensure(1, edited) == [DEPLOYMENT]
 
 

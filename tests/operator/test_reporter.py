@@ -11,6 +11,7 @@ from corral_core.jsonfields import dig
 from corral_core.snapshot import Decision
 from corral_core.timestamps import format_seconds
 from corral_operator import paths
+from corral_operator.config import RunnerDefaults
 from corral_operator.objects import parse_pod
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import GATHERING, Reporter
@@ -30,7 +31,7 @@ class Bench:
         self.api.objects[MODEL] = samples.model()
         self.store = Store()
         self.store.heard_model(samples.model(), kind="ADDED", now=NOW)
-        self.reporter = Reporter(self.api, self.store, clock=lambda: self.now)
+        self.reporter = Reporter(self.api, self.store, RunnerDefaults(), clock=lambda: self.now)
 
     def report(
         self,
@@ -43,7 +44,14 @@ class Bench:
         item = self.store.models.get("lab/tiny")
         assert item is not None
         pods = (parse_pod(samples.pod(ready=ready)),) if replicas else ()
-        view = View(item=item, decision=Decision(replicas, "as planned"), pods=pods, expires_at=expires_at, info=info)
+        view = View(
+            item=item,
+            facts=item.facts,
+            decision=Decision(replicas, "as planned"),
+            pods=pods,
+            expires_at=expires_at,
+            info=info,
+        )
         return asyncio.run(self.reporter.report(view))
 
 

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import pytest
 
-from corral_core.facts import ModelFacts
+from corral_core.estimate import estimate
 from corral_core.jsonfields import Json, objects
+from corral_core.load import Load
 from corral_core.snapshot import Decision
+from corral_operator.config import RunnerDefaults
+from corral_operator.inspectors import inspector_pod, parse_inspector
 from corral_operator.objects import PodObject, Trouble, parse_model_object, parse_pod
 from corral_operator.observe import RunnerInfo
 from corral_operator.status import View, difference, status_of
+from tests.core.test_estimate import SMOLLM2
 from tests.operator import samples
 
 NOW = 1_800_000_000.0
 RUN, IDLE = Decision(1, "serving requests"), Decision(0, "idle: nobody asks for it")
-FACTS = ModelFacts(
-    size=98,
-    family="llama",
-    families=("llama",),
-    parameter_size="135M",
-    parameter_count=135,
-    quantization_level="Q4_1",
-    context_length=2048,
-    embedding_length=576,
-    capabilities=("completion",),
-    template="",
-)
+FACTS = samples.FACTS
 
 
 def view(decision: Decision | None = RUN, *pods: PodObject, status: Json | None = None, **spec: object) -> View:
     raw = samples.model(spec=spec, status=status or {})
-    return View(item=parse_model_object(raw), decision=decision, pods=pods)
+    item = parse_model_object(raw)
+    return View(item=item, decision=decision, pods=pods, facts=item.facts)
 
 
 def pod(*, ready: bool = True, deleted: bool = False, trouble: Trouble | None = None) -> PodObject:
@@ -134,3 +129,47 @@ def test_a_model_whose_pods_are_refused_says_so_until_there_is_one() -> None:
     assert status["phase"] == "Failed"
     assert "no PriorityClass fast" in [condition["message"] for condition in objects(status, "conditions")]
     assert status_of(dataclasses.replace(refused, pods=[pod()]), NOW)["phase"] == "Ready"
+
+
+def _unread(status: Mapping[str, object] | None = None) -> View:
+    item = parse_model_object(samples.model(known=False))
+    assert item.model is not None
+    pod = {**inspector_pod(item.model, defaults=RunnerDefaults()), "status": status or {}}
+    return View(item=item, decision=IDLE, inspector=parse_inspector(pod) if status is not None else None)
+
+
+def test_a_model_whose_weights_are_not_known_is_pending_and_says_what_it_waits_for() -> None:
+    for subject, reason in ((_unread(), "Waiting"), (_unread({"phase": "Pending"}), "Reading")):
+        status = status_of(subject, NOW)
+        assert status["phase"] == "Pending"
+        assert condition(status, "Inspected")["reason"] == reason
+        assert condition(status, "Ready")["reason"] == reason
+
+
+def test_weights_that_cannot_be_read_fail_the_model_with_the_reason() -> None:
+    ended = {"terminated": {"exitCode": 1, "message": "there is no file /weights/a.gguf"}}
+    status = status_of(_unread({"containerStatuses": [{"name": "inspector", "state": ended}]}), NOW)
+    assert status["phase"] == "Failed"
+    assert "there is no file /weights/a.gguf" in str(condition(status, "Ready")["message"])
+
+
+def test_a_claim_that_is_missing_fails_the_model() -> None:
+    message = 'persistentvolumeclaim "weights" not found'
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    status = status_of(_unread({"conditions": [unscheduled]}), NOW)
+    assert (status["phase"], condition(status, "Ready")["reason"]) == ("Failed", "ClaimMissing")
+
+
+def test_known_weights_say_what_a_runner_takes_and_what_it_will_get() -> None:
+    made = estimate(SMOLLM2, Load(4096, 4))
+    status = status_of(dataclasses.replace(view(IDLE), estimate=made), NOW)
+    assert "135M llama, Q4_1; a runner takes about 596 MiB" in str(condition(status, "Inspected")["message"])
+    placement = status["placement"]
+    assert isinstance(placement, dict)
+    assert (placement["parallel"], placement["contextLength"], placement["sizeBytes"]) == (4, 4096, made.engine)
+
+
+def test_facts_of_a_runner_that_still_has_other_weights_are_not_the_models() -> None:
+    other = RunnerInfo(samples.FACTS.about("file:///other.gguf", None), parallel=4, context_length=2048)
+    status = status_of(dataclasses.replace(view(RUN, pod()), info=other), NOW)
+    assert status["model"] == FACTS.to_json()

@@ -90,7 +90,7 @@ priorityClassName: {{ . }}
 - {apiGroups: [corral.dev], resources: [models/status], verbs: [patch]}
 - {apiGroups: [apps], resources: [deployments], verbs: [list, watch, create, patch]}
 - {apiGroups: [""], resources: [services], verbs: [list, watch, create, patch]}
-- {apiGroups: [""], resources: [pods], verbs: [list, watch, delete]}
+- {apiGroups: [""], resources: [pods], verbs: [list, watch, create, delete]}
 - {apiGroups: [""], resources: [events], verbs: [create]}
 {{- end }}
 
