@@ -18,7 +18,10 @@ def admits(node: Node, needs: Needs) -> bool:
 
 
 def fits(room: Amounts, needs: Needs) -> bool:
-    return all(room.get(resource, 0) >= number for resource, number in needs.amounts)
+    for resource, number in needs.amounts:  # noqa: SIM110  asked most often of all, and all() takes three times as long
+        if room.get(resource, 0) < number:
+            return False
+    return True
 
 
 def ever(node: Node, needs: Needs) -> bool:

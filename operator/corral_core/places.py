@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from corral_core.eviction import can_drain, can_leave, evictable, pinned
-from corral_core.room import ANYWHERE, Room
+from corral_core.quantities import MEMORY
+from corral_core.room import ANYWHERE, Room, Spot
 from corral_core.snapshot import Decision, ModelState, Snapshot
-from corral_core.victims import Picked, pick
+from corral_core.victims import Allowed, Candidates, Picked, pick
 
 
 @dataclass
@@ -29,7 +30,7 @@ class _Places:
     free: int
     later: int
     room: Room
-    candidates: list[ModelState]
+    candidates: Candidates
     decisions: dict[str, Decision]
 
 
@@ -60,7 +61,7 @@ def _count(snapshot: Snapshot, settled: Mapping[str, Decision], now: float) -> _
         room.could_free(ending if pinned(model) else model.replicas)
     limit = snapshot.policy.loaded_limit
     free = limit - len(running) - leaving
-    candidates = evictable(running, snapshot.policy, now)
+    candidates = Candidates(evictable(running, snapshot.policy, now))
     return _Places(limit, free, free + leaving, room, candidates, dict(settled))
 
 
@@ -87,7 +88,7 @@ def _go_on(places: _Places, begun: Sequence[ModelState]) -> list[ModelState]:
 
 def _back_under_limit(places: _Places) -> None:
     while places.later < 0:
-        victim = next((model for model in places.candidates if model.demand is None and can_leave(model, 0.0)), None)
+        victim = places.candidates.first(lambda model: model.demand is None and can_leave(model, 0.0))
         if victim is None:
             return
         reason = f"unloaded: more than {places.limit} models (OLLAMA_MAX_LOADED_MODELS) are loaded"
@@ -145,7 +146,8 @@ def _promise(places: _Places, model: ModelState, place: str) -> None:
 
 
 def _evict_for(places: _Places, model: ModelState) -> Decision | None:
-    picked = _pick(places, model, [each for each in places.candidates if can_leave(each, _oldest(model))])
+    oldest = _oldest(model)
+    picked = _pick(places, model, lambda each: can_leave(each, oldest))
     if picked is None:
         return None
     for victim in picked.victims:
@@ -157,7 +159,7 @@ def _evict_for(places: _Places, model: ModelState) -> Decision | None:
 def _drain_for(places: _Places, model: ModelState) -> Decision | None:
     """Busy ones end their requests first; those among the picked who are idle leave at once."""
     oldest = _oldest(model)
-    picked = _pick(places, model, [each for each in places.candidates if can_drain(each, oldest)])
+    picked = _pick(places, model, lambda each: can_drain(each, oldest))
     if picked is None:
         return None
     for victim in picked.victims:
@@ -175,9 +177,10 @@ def _drain_for(places: _Places, model: ModelState) -> Decision | None:
     return _waits(f"requests wait: {names} {ends} to make room", picked.place)
 
 
-def _pick(places: _Places, model: ModelState, among: Sequence[ModelState]) -> Picked | None:
+def _pick(places: _Places, model: ModelState, allowed: Allowed) -> Picked | None:
     least = 0 if pinned(model) or places.later > 0 else 1
-    return pick(places.room, model.needs, model.place, among=among, least=least)
+    among = places.candidates
+    return pick(places.room, model.needs, model.place, among=among, allowed=allowed, least=least)
 
 
 def _listed(picked: Picked) -> str:
@@ -208,8 +211,13 @@ def _hold(places: _Places, model: ModelState) -> Decision:
 def _kept(places: _Places, model: ModelState) -> str | None:
     if model.needs is None:
         return None
-    names = [spot.node.name for spot in places.room.attainable(model.needs)]
-    return model.place if model.place in names else next(iter(names), None)
+    there = places.room.attainable(model.needs)
+    return model.place if model.place in there else min(there, key=lambda name: _rank(there[name]), default=None)
+
+
+def _rank(spot: Spot) -> tuple[int, str]:
+    """The roomiest first, by what does not change while others wait."""
+    return -spot.most.get(MEMORY, 0), spot.node.name
 
 
 def _full(places: _Places) -> str:

@@ -65,15 +65,17 @@ class ModelState:
     needs: Needs | None = None
     place: str = ""
 
-    @property
-    def live(self) -> tuple[Replica, ...]:
-        """The replicas that are to stay, those that start included."""
-        return tuple(replica for replica in self.replicas if not replica.terminating)
+    live: tuple[Replica, ...] = field(init=False, repr=False, compare=False)
+    """The replicas that are to stay, those that start included."""
+
+    def __post_init__(self) -> None:
+        staying = tuple(replica for replica in self.replicas if not replica.terminating)
+        object.__setattr__(self, "live", staying)
 
     @property
     def leaving(self) -> bool:
         """Whether a replica is on its way out and still holds its memory."""
-        return any(replica.terminating for replica in self.replicas)
+        return len(self.live) < len(self.replicas)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,19 @@ the order of eviction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from corral_core.node import Needs
 from corral_core.quantities import Amounts, total
-from corral_core.room import ANYWHERE, Room, Spot, shortage
+from corral_core.room import Room, Spot, shortage
 from corral_core.snapshot import ModelState
 
 _SEARCHED = 10
 """Of more Models on one node the smallest set is not searched for, only one of which nobody is needless."""
+
+Allowed = Callable[[ModelState], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,54 +30,100 @@ class Picked:
     place: str
 
 
-def pick(room: Room, needs: Needs | None, preferred: str, *, among: Sequence[ModelState], least: int) -> Picked | None:
-    """Who of ``among`` (in order) makes room for ``needs``; None when not all of them would be enough.
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A Model, its place in the order, and what it frees on one node."""
+
+    rank: int
+    model: ModelState
+    freed: Amounts
+
+
+_Set = Sequence[_Candidate]
+_Cost = tuple[int, bool, int, list[int]]
+
+
+class Candidates:
+    """Who may make room, in the order in which they do."""
+
+    def __init__(self, models: Sequence[ModelState]) -> None:
+        self._models = {model.key: model for model in models}
+        self._by_node: dict[str, list[_Candidate]] = {}
+        for rank, model in enumerate(models):
+            for node, freed in _freed(model).items():
+                self._by_node.setdefault(node, []).append(_Candidate(rank, model, freed))
+
+    def __iter__(self) -> Iterator[ModelState]:
+        return iter(self._models.values())
+
+    def remove(self, model: ModelState) -> None:
+        """It was picked, and makes no more room than that."""
+        del self._models[model.key]
+        for node in {replica.node for replica in model.live}:
+            self._by_node[node] = [each for each in self._by_node[node] if each.model is not model]
+
+    def first(self, allowed: Allowed) -> ModelState | None:
+        return next((model for model in self._models.values() if allowed(model)), None)
+
+    def on_nodes(self, preferred: str) -> Iterator[tuple[str, _Set]]:
+        """The candidates of each node, in order: the preferred node first, then as the first of each comes."""
+        if preferred in self._by_node:
+            yield preferred, self._by_node[preferred]
+        yield from ((name, found) for name, found in self._by_node.items() if name != preferred)
+
+
+def _freed(model: ModelState) -> dict[str, Amounts]:
+    if len(model.live) == 1:
+        return {model.live[0].node: model.live[0].holds}
+    nodes = {replica.node for replica in model.live}
+    return {node: total(one.holds for one in model.live if one.node == node) for node in nodes}
+
+
+def pick(
+    room: Room, needs: Needs | None, preferred: str, *, among: Candidates, allowed: Allowed, least: int
+) -> Picked | None:
+    """Who of those ``among`` who are ``allowed`` makes room for ``needs``; None when not all of them would be enough.
 
     ``least`` is 1 when a place is short, which anybody frees, else 0.
     """
-    if not among:
-        return None
-    if needs is None or not room.spots:
-        return Picked(tuple(among[:1]), ANYWHERE)
-    rank = {model.key: number for number, model in enumerate(among)}
-    by_node = _by_node(among)
-    best: tuple[tuple[int, bool, int, list[int]], Picked] | None = None
-    for spot in room.attainable(needs):
-        found = _on(spot, needs, by_node.get(spot.node.name, ()))
+    if least or needs is None or not room.spots:
+        place = room.later(needs, preferred)
+        if place is not None:
+            first = among.first(allowed)
+            return Picked((first,), place) if first is not None else None
+    return _cheapest(room, needs, preferred, among=among, allowed=allowed) if needs is not None else None
+
+
+def _cheapest(room: Room, needs: Needs, preferred: str, *, among: Candidates, allowed: Allowed) -> Picked | None:
+    attainable = room.attainable(needs)
+    best: tuple[_Cost, Picked] | None = None
+    for name, there in among.on_nodes(preferred):
+        spot = attainable.get(name)
+        if spot is None or not there or (best is not None and _hopeless(there, best[0])):
+            continue
+        found = _on(spot, needs, [each for each in there if allowed(each.model)])
         if found is None:
             continue
-        victims = found or tuple(among[:least])
-        fresh = sum(1 for model in victims if not model.draining)
-        ranks = [rank[model.key] for model in victims]
-        cost = fresh, spot.node.name != preferred, len(victims), ranks
-        if victims and (best is None or cost < best[0]):
-            best = cost, Picked(victims, spot.node.name)
+        fresh = sum(1 for each in found if not each.model.draining)
+        cost = fresh, name != preferred, len(found), [each.rank for each in found]
+        if best is None or cost < best[0]:
+            best = cost, Picked(tuple(each.model for each in found), name)
     return best[1] if best else None
 
 
-def _by_node(models: Sequence[ModelState]) -> dict[str, list[tuple[ModelState, Amounts]]]:
-    """What each Model would free on each node, in order."""
-    found: dict[str, list[tuple[ModelState, Amounts]]] = {}
-    for model in models:
-        for node in {replica.node for replica in model.live}:
-            freed = total(replica.holds for replica in model.live if replica.node == node)
-            found.setdefault(node, []).append((model, freed))
-    return found
+def _hopeless(there: _Set, best: _Cost) -> bool:
+    """Whether no set of these can be cheaper: whoever drains comes first in the order."""
+    fresh, _, size, ranks = best
+    return fresh == size == 1 and not there[0].model.draining and there[0].rank > ranks[0]
 
 
-def _on(spot: Spot, needs: Needs, candidates: Sequence[tuple[ModelState, Amounts]]) -> tuple[ModelState, ...] | None:
-    """The smallest set on one node; empty when nobody has to leave there, None when not all would be enough."""
+def _on(spot: Spot, needs: Needs, candidates: _Set) -> _Set | None:
+    """The smallest set on one node; None when nobody has to leave there, or not all would be enough."""
     short = shortage(spot, needs)
-    if not short:
-        return ()
-    helping = [each for each in candidates if any(each[1].get(resource) for resource in short)]
-    if not _enough(helping, short):
+    helping = [each for each in candidates if any(each.freed.get(resource) for resource in short)]
+    if not short or not _enough(helping, short):
         return None
-    chosen = _smallest(helping, short) if len(helping) <= _SEARCHED else _needed(helping, short)
-    return tuple(model for model, _ in chosen)
-
-
-_Set = Sequence[tuple[ModelState, Amounts]]
+    return _smallest(helping, short) if len(helping) <= _SEARCHED else _needed(helping, short)
 
 
 def _smallest(candidates: _Set, short: Amounts) -> _Set:
@@ -88,7 +136,7 @@ def _smallest(candidates: _Set, short: Amounts) -> _Set:
 
 def _needed(candidates: _Set, short: Amounts) -> _Set:
     """In order until it is enough; then everybody without whom it still is goes back, the last in order first."""
-    chosen: list[tuple[ModelState, Amounts]] = []
+    chosen: list[_Candidate] = []
     for each in candidates:
         chosen.append(each)
         if _enough(chosen, short):
@@ -101,4 +149,9 @@ def _needed(candidates: _Set, short: Amounts) -> _Set:
 
 
 def _enough(chosen: _Set, short: Amounts) -> bool:
-    return all(sum(freed.get(resource, 0) for _, freed in chosen) >= number for resource, number in short.items())
+    for resource, number in short.items():
+        for each in chosen:
+            number -= each.freed.get(resource, 0)
+        if number > 0:
+            return False
+    return True

@@ -55,7 +55,7 @@ def lands(draw: st.DrawFn, *, shared: bool) -> Land:
     return Land(memory, tuple(each for each in others if each.node in names), draw(st.booleans()))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(kinds, st.integers(1, 6), requests, lands(shared=False))
 def test_every_request_is_served(kinds: tuple[Kind, ...], limit: int, requests: list[Request], land: Land) -> None:
     world = World(kinds, limit, requests, land)
@@ -63,7 +63,7 @@ def test_every_request_is_served(kinds: tuple[Kind, ...], limit: int, requests: 
     assert not any(world.waiting.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(kinds, st.integers(1, 6), requests, lands(shared=True))
 def test_every_request_is_served_beside_pods_that_come_and_go(
     kinds: tuple[Kind, ...], limit: int, requests: list[Request], land: Land
@@ -73,7 +73,7 @@ def test_every_request_is_served_beside_pods_that_come_and_go(
     assert not any(world.waiting.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(kinds, st.integers(1, 6), requests, lands(shared=False))
 def test_no_oscillation_a_runner_gets_a_node_only_for_requests_that_it_serves(
     kinds: tuple[Kind, ...], limit: int, requests: list[Request], land: Land
@@ -116,7 +116,7 @@ def crowded(draw: st.DrawFn) -> Snapshot:
     return Snapshot(tuple(models), Policy(max_loaded=99), tuple(nodes))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(crowded())
 def test_room_is_made_on_one_node_and_nobody_leaves_without_need(snapshot: Snapshot) -> None:
     made = plan(snapshot, NOW)
