@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 HEARTBEAT = 5.0
 """Seconds after which an unchanged activity is said again; three missed ones mean the runner cannot be asked."""
@@ -64,8 +64,9 @@ class Activity:
     context_length: int
     progress: float = 0.0
     """Share of the weights that is loaded, 0 to 1."""
-    by_gateway: Mapping[str, int] = field(default_factory=dict)
-    """How many of the requests in flight and waiting each gateway sent; those of nobody known are in none."""
+    by_gateway: Mapping[str, int] | None = None
+    """How many of the requests in flight and waiting each gateway sent; those that came another way are in none.
+    None for a runner of a release that did not say."""
     devices: tuple[Device, ...] = ()
     """The GPUs that the runner sees; none without a driver."""
 
@@ -88,7 +89,7 @@ class Activity:
             "vram_bytes": self.vram_bytes,
             "context_length": self.context_length,
             "progress": self.progress,
-            "by_gateway": dict(self.by_gateway),
+            "by_gateway": None if self.by_gateway is None else dict(self.by_gateway),
             "devices": [device.to_json() for device in self.devices],
         }
 
@@ -121,11 +122,11 @@ def _number(data: Mapping[str, object], key: str) -> float:
     return value
 
 
-def _counts(data: Mapping[str, object], key: str) -> dict[str, int]:
-    """Empty when it is absent: runners of before do not say."""
+def _counts(data: Mapping[str, object], key: str) -> dict[str, int] | None:
     value = data.get(key)
-    found = value if isinstance(value, Mapping) else {}
-    return {str(name): count for name, count in found.items() if isinstance(count, int)}
+    if not isinstance(value, Mapping):
+        return None
+    return {str(name): count for name, count in value.items() if isinstance(count, int)}
 
 
 def _devices(data: Mapping[str, object]) -> tuple[Device, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -203,5 +204,32 @@ def test_a_gateway_leaves_the_slots_alone_that_another_one_uses() -> None:
             gateways.runner.gate.set()
             assert {answer.status_code for answer in await asyncio.gather(*first, waking, second)} == {200}
         assert gateways.runner.most == 3
+
+    run(scenario())
+
+
+def test_however_clients_come_and_leave_nothing_is_left_over_at_either() -> None:
+    async def scenario() -> None:
+        chance = random.Random(5)
+        async with two_gateways(max_queue=12) as gateways:
+            gateways.ready(slots=2)
+            gateways.runner.gate.set()
+
+            async def client(gateway: Running) -> int:
+                await asyncio.sleep(chance.random())
+                try:
+                    async with asyncio.timeout(0.05 + chance.random()):
+                        return (await gateway.chat()).status_code
+                except TimeoutError:
+                    return 0
+
+            clients = [client(gateway) for gateway in gateways.both for _ in range(100)]
+            assert set(await asyncio.gather(*clients)) <= {0, 200, 503}
+            for gateway in gateways.both:
+                queue = gateway.gateway.dispatcher.queue
+                await auntil(lambda: (queue.waiting, queue.in_use("default/tiny")) == (0, 0))  # noqa: B023  awaited here
+            await auntil(lambda: known(gateways.one) == known(gateways.two) == 0)
+            await auntil(lambda: not gateways.runner.active.total())
+            assert (await gateways.one.chat()).status_code == (await gateways.two.chat()).status_code == 200
 
     run(scenario())

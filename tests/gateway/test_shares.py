@@ -43,6 +43,10 @@ def test_the_rule(slots: int, runner: Activity | None, rivals: list[str], allowe
     assert allowance(slots, runner, own="me", rivals=rivals) == allowed
 
 
+def test_a_runner_that_does_not_tell_gateways_apart_says_nothing_of_others() -> None:
+    assert allowance(4, activity(in_flight=3), own="me", rivals=[]) == 4
+
+
 class NoRivals:
     def rivals(self, key: str) -> list[str]:
         return []

@@ -48,6 +48,7 @@ class Gateway:
         self._config = config
         self._origins = Origins(config.origins)
         self._checks_host = is_loopback(config.host)
+        self._alone = peers is None
         peers = peers or Peers(config.gateway_id)
         shares = Shares(config.gateway_id, peers)
         self.dispatcher = Dispatcher(directory, limit=config.max_queue, elsewhere=peers, allowance=shares.allowed)
@@ -78,7 +79,8 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._runners.start()
+                if not self._alone:
+                    self._runners.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 self.close()

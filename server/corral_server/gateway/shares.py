@@ -8,12 +8,13 @@ The rule, for one endpoint:
   request too many comes from each of them: it waits in the runner's own short queue, in the order of arrival.
 
 What others use is the runner's own word, its activity, in which this gateway's requests are told apart: the count of
-them here is exact and newer. Before a runner has said anything nobody else is taken to use it.
+them here is exact and newer. Before a runner has said anything, and when it does not tell them apart, nobody else is
+taken to use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Protocol
 
 from corral_core.activity import Activity
@@ -27,12 +28,16 @@ class Rivals(Protocol):
 
 def allowance(slots: int, activity: Activity | None, *, own: str, rivals: Collection[str]) -> int:
     """How many requests the gateway ``own`` may have at an endpoint of so many slots."""
-    by_gateway: Mapping[str, int] = activity.by_gateway if activity is not None else {}
     sharing = {own, *rivals}
-    mine = sum(by_gateway.get(name, 0) for name in sharing)
-    others = activity.in_flight + activity.waiting - mine if activity is not None else 0
-    free = max(0, slots - max(0, others))
+    free = max(0, slots - _used_by_others(activity, sharing))
     return -(-free // len(sharing))
+
+
+def _used_by_others(activity: Activity | None, sharing: Collection[str]) -> int:
+    if activity is None or activity.by_gateway is None:
+        return 0
+    theirs = sum(activity.by_gateway.get(name, 0) for name in sharing)
+    return max(0, activity.in_flight + activity.waiting - theirs)
 
 
 class Shares:

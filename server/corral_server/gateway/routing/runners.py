@@ -1,6 +1,6 @@
 """Follows what the runners in use say of themselves, so that several gateways share their slots.
 
-Only while there are other gateways: the only one knows already what it sends. A runner is followed from the first look
+Only while there are other gateways: a single one knows already what it sends. A runner is followed from the first look
 that finds requests running at it or waiting for it, until none were there for ``LINGER``.
 """
 
