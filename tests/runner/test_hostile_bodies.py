@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.support.fake_engine import FakeEngine
-from tests.support.runner_server import ServedRunner, serving
+from tests.support.runner_server import FACTS, ServedRunner, serving
 
 pytestmark = pytest.mark.slow
 
 Body = dict[str, object]
 PROPERTY = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 ANYTHING = st.recursive(
@@ -36,9 +37,23 @@ MESSAGE = st.fixed_dictionaries(
         "role": or_anything(st.sampled_from(["user", "assistant", "system", "Tool"])),
         "content": or_anything(st.text(max_size=20)),
         "images": ANYTHING,
-        "tool_calls": or_anything(st.just([{"function": {"name": "f", "arguments": {}}}])),
+        "tool_calls": or_anything(
+            st.lists(
+                st.fixed_dictionaries({"function": or_anything(st.just({"name": "f", "arguments": {}}))}), max_size=2
+            )
+        ),
+        "tool_name": ANYTHING,
+        "tool_call_id": or_anything(st.just("a")),
         "thinking": ANYTHING,
     },
+)
+FUNCTION = st.fixed_dictionaries(
+    {"name": or_anything(st.sampled_from(["f", 'a "b"'])), "parameters": or_anything(st.just({"type": "object"}))},
+    optional={"description": ANYTHING, "type": or_anything(st.just("function")), "input_schema": ANYTHING},
+)
+TOOLS = or_anything(st.lists(FUNCTION | st.fixed_dictionaries({"function": or_anything(FUNCTION)}), max_size=2))
+CHOICE = or_anything(
+    st.sampled_from(["auto", "none", "required", {"type": "function", "function": {"name": "f"}}, {"type": "any"}])
 )
 MESSAGES = or_anything(st.lists(MESSAGE, max_size=3))
 OPTIONS = or_anything(
@@ -55,7 +70,8 @@ COMMON = {
     "shift": ANYTHING,
     "logprobs": ANYTHING,
     "top_logprobs": ANYTHING,
-    "tools": ANYTHING,
+    "tools": TOOLS,
+    "_debug_render_only": or_anything(st.booleans()),
 }
 GENERATE = {
     "prompt": or_anything(st.text(max_size=20)),
@@ -76,10 +92,70 @@ OPENAI = {
     "stream_options": or_anything(st.just({"include_usage": True})),
     "reasoning_effort": ANYTHING,
     "reasoning": ANYTHING,
+    "tool_choice": CHOICE,
+}
+_KINDS = [
+    "text",
+    "message",
+    "thinking",
+    "tool_use",
+    "tool_result",
+    "web_search_tool_result",
+    "image",
+    "input_text",
+    "input_image",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+]
+BLOCK = st.fixed_dictionaries(
+    {"type": or_anything(st.sampled_from(_KINDS))},
+    optional={
+        "text": or_anything(st.text(max_size=5)),
+        "role": or_anything(st.sampled_from(["user", "assistant", "developer"])),
+        "content": or_anything(st.text(max_size=5) | st.lists(st.just({"type": "text", "text": "x"}), max_size=2)),
+        "input": or_anything(st.just({})),
+        "arguments": or_anything(st.just("{}")),
+        "output": ANYTHING,
+        "summary": ANYTHING,
+        "name": or_anything(st.just("f")),
+        "id": ANYTHING,
+        "call_id": ANYTHING,
+        "source": or_anything(st.just({"type": "base64", "data": "x"})),
+    },
+)
+BLOCKS = or_anything(st.lists(BLOCK, max_size=4))
+RESPONSES = {
+    "input": BLOCKS,
+    "instructions": ANYTHING,
+    "text": or_anything(st.just({"format": {"type": "json_schema", "schema": {"type": "string"}}})),
+    "max_output_tokens": ANYTHING,
+    "truncation": ANYTHING,
+    "metadata": ANYTHING,
+}
+ANTHROPIC = {
+    "max_tokens": or_anything(st.just(5)),
+    "messages": or_anything(st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": BLOCKS}), max_size=2)),
+    "system": BLOCKS,
+    "stop_sequences": ANYTHING,
+    "top_k": ANYTHING,
+    "thinking": or_anything(st.just({"type": "enabled"})),
+    "output_config": or_anything(st.just({"effort": "low"})),
 }
 
 
-GOOD: Body = {"model": "tiny", "prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}
+GOOD: Body = {
+    "model": "tiny",
+    "prompt": "hi",
+    "messages": [{"role": "user", "content": "hi"}],
+    "input": "hi",
+    "max_tokens": 5,
+}
+TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.thinking }}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endfor %}."
+)
+SCRIPT = ("<think>hm", "</think>", "a", '<tool_call>{"name": "f", "arguments": {}}</tool_call>')
 
 
 @st.composite
@@ -91,7 +167,8 @@ def spoilt(draw: st.DrawFn, fields: Mapping[str, st.SearchStrategy[object]]) -> 
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[ServedRunner]:
-    with serving(FakeEngine()) as runner:
+    facts = replace(FACTS, capabilities=("completion", "tools", "thinking"))
+    with serving(FakeEngine(script=SCRIPT), template=TEMPLATE, facts=facts) as runner:
         yield runner
 
 
@@ -122,6 +199,18 @@ def test_chat(runner: ServedRunner, body: Body) -> None:
 @given(body=spoilt(COMMON | OPENAI | {"messages": MESSAGES}))
 def test_openai_chat(runner: ServedRunner, body: Body) -> None:
     check(runner, "/v1/chat/completions", body)
+
+
+@PROPERTY
+@given(body=spoilt(COMMON | OPENAI | RESPONSES))
+def test_responses(runner: ServedRunner, body: Body) -> None:
+    check(runner, "/v1/responses", body)
+
+
+@PROPERTY
+@given(body=spoilt(COMMON | OPENAI | ANTHROPIC))
+def test_anthropic_messages(runner: ServedRunner, body: Body) -> None:
+    check(runner, "/v1/messages", body)
 
 
 @PROPERTY
