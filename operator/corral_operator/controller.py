@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from corral_core.activity import FOREVER, Activity
 from corral_core.planner import plan
-from corral_core.snapshot import Plan, Policy
+from corral_core.snapshot import Decision, Plan, Policy
 from corral_kube.errors import KubeError
 from corral_operator import logs
 from corral_operator.actor import Foreign
@@ -31,6 +32,9 @@ CALM = 2.0
 
 SETTLING = 0.1
 """Seconds for which changes around the Models are gathered: in a large cluster pods come and go all the time."""
+
+REASON_EVERY = 5.0
+"""Seconds for which a waiting Model's reason stays: how much is free changes with every pod that comes or goes."""
 
 BLOCKED = 30.0
 """Seconds after which it is tried again to make objects whose names somebody else has."""
@@ -75,6 +79,7 @@ class Controller:
         self._clock = clock
         self._plan = Plan({})
         self._blocked: dict[str, str] = {}
+        self._told_at: dict[str, float] = {}
         self._stale = True
         self._pressed = False
 
@@ -132,6 +137,7 @@ class Controller:
             self._actor.forget(key)
             self._reporter.forget(key)
             self._blocked.pop(key, None)
+            self._told_at.pop(key, None)
             return
         await self._make(item)
         await self._tell(key)
@@ -141,8 +147,9 @@ class Controller:
         before = self._plan.decisions
         self._stale = False
         places = {key: decision.place for key, decision in before.items() if decision.place}
-        self._plan = plan(self._store.snapshot(self._policy, now, self._drains, places), now)
-        decisions = self._plan.decisions
+        made = plan(self._store.snapshot(self._policy, now, self._drains, places), now)
+        decisions = {key: self._steady(key, before.get(key), decision, now) for key, decision in made.decisions.items()}
+        self._plan = Plan(decisions, made.next)
         self._pressed = any(decision.waiting_for_capacity for decision in decisions.values())
         for key, decision in decisions.items():
             old = before.get(key)
@@ -154,6 +161,19 @@ class Controller:
         known = [when for when in times if when is not None]
         if known:
             self._queue.add_after(PLAN, max(min(known) - now, 0.0) + 0.005)
+
+    def _steady(self, key: str, old: Decision | None, new: Decision, now: float) -> Decision:
+        """The new one; but the old one when only the numbers in its reason differ, and they were told just now."""
+        waits = old is not None and old.waiting_for_capacity and new.waiting_for_capacity
+        if old is None or not waits or old == new or replace(new, reason=old.reason) != old:
+            self._told_at[key] = now
+            return new
+        due = self._told_at.get(key, now) + REASON_EVERY
+        if now >= due:
+            self._told_at[key] = now
+            return new
+        self._queue.add_after(PLAN, due - now)
+        return old
 
     def _drains(self, model: str) -> bool:
         """Whether the last plan let the Model drain; that of the process before this one is in the status."""

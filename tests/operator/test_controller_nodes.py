@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from corral_core.node import parse_node
+from corral_operator.controller import REASON_EVERY
 from corral_operator.nodes import Held
 from corral_operator.observe import DELETED
 from tests.operator import samples
@@ -51,6 +52,27 @@ def test_a_model_waits_for_other_peoples_pods_and_starts_when_they_are_gone() ->
         world.store.nodes.pod(Held("node-1", {"memory": 2 << 30}), None)
         world.controller.surrounded(False)
         await auntil(lambda: world.replicas() == 1)
+
+    scenario(run)
+
+
+def test_how_much_is_free_is_told_of_a_waiting_model_every_few_seconds_only() -> None:
+    def reason(world: World) -> str:
+        made = world.views["tiny"].decision if "tiny" in world.views else None
+        return made.reason if made is not None and made.waiting_for_capacity else ""
+
+    async def run(world: World) -> None:
+        world.memory = {"tiny": "3Gi"}
+        node(world)
+        world.store.nodes.pod(None, Held("node-1", {"memory": 1 << 30}))
+        world.model(waiting=1)
+        await auntil(lambda: "free is 2 GiB" in reason(world))
+        world.store.nodes.pod(None, Held("node-1", {"memory": 1 << 30}))
+        world.views.clear()
+        world.model(waiting=1)
+        await auntil(lambda: "free is 2 GiB" in reason(world))
+        await world.time(REASON_EVERY + 1)
+        await auntil(lambda: "free is 1 GiB" in reason(world))
 
     scenario(run)
 
