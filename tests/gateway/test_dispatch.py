@@ -302,3 +302,23 @@ def test_a_runner_that_breaks_off_gets_no_other_request_until_it_can_be_gone(
                 assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
     run(scenario())
+
+
+def test_a_runner_that_is_reached_again_gets_as_many_requests_as_before_although_none_is_answered_yet() -> None:
+    async def scenario() -> None:
+        together = asyncio.Event()
+
+        async def behave(call: Call) -> None:
+            if up.running == 3:
+                together.set()
+            await together.wait()
+            await reply()(call)
+
+        async with fake_upstream(behave, close_at_once) as up:
+            directory = MemoryDirectory.of(entry("tiny", up.port, slots=3))
+            async with running_gateway(directory) as gateway:
+                assert (await gateway.chat()).status_code == 500
+                answers = await asyncio.gather(*(gateway.chat() for _ in range(3)))
+        assert {answer.status_code for answer in answers} == {200}
+
+    run(scenario())

@@ -122,12 +122,12 @@ def failed(queue: Queue, ticket: Ticket) -> None:
     """What is done with a request whose runner could not be reached; the runner's rest is over at once."""
     place = ticket.place
     assert place is not None
-    place.resting, place.failures = True, place.failures + 1
+    place.resting = place.doubted = True
     queue.back(ticket)
     queue.wake(ticket.key, place)
 
 
-def test_an_endpoint_that_failed_is_tried_by_one_request_until_it_answers() -> None:
+def test_an_endpoint_in_doubt_is_tried_by_one_request_until_it_is_reached() -> None:
     queue = Queue(9)
     served = endpoints(one=3)
     first, second, third = (queue.enter("a", served, since=number) for number in range(3))
@@ -135,12 +135,12 @@ def test_an_endpoint_that_failed_is_tried_by_one_request_until_it_answers() -> N
         failed(queue, ticket)
     granted = [ticket for ticket in (first, second, third) if ticket.place]
     assert len(granted) == 1
-    assert queue.well(granted[0])
+    assert queue.reached(granted[0])
     assert all(ticket.place for ticket in (first, second, third))
-    assert not queue.well(first)
+    assert not queue.reached(first)
 
 
-def test_the_next_request_tries_an_endpoint_that_failed_when_the_first_has_left() -> None:
+def test_the_next_request_tries_an_endpoint_in_doubt_when_the_first_has_left() -> None:
     queue = Queue(9)
     served = endpoints(one=3)
     first, second = (queue.enter("a", served, since=number) for number in range(2))
@@ -152,7 +152,7 @@ def test_the_next_request_tries_an_endpoint_that_failed_when_the_first_has_left(
     assert waiting.place is not None
 
 
-def test_an_endpoint_that_failed_comes_after_all_others() -> None:
+def test_an_endpoint_in_doubt_comes_after_all_others() -> None:
     queue = Queue(9)
     served = endpoints(gone=4, well=1)
     first = queue.enter("a", served, since=0)

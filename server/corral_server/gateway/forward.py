@@ -60,7 +60,7 @@ class Forwarder:
         if ticket is None or ticket.place is None:
             return False
         endpoint = ticket.place.endpoint
-        connection = self._pool.take(endpoint.host, endpoint.port)
+        connection = None if ticket.place.doubted else self._pool.take(endpoint.host, endpoint.port)
         if connection is None:
             self._dispatcher.close(ticket)
             return False
@@ -98,18 +98,18 @@ class Forwarder:
             endpoint = await self._dispatcher.place(ticket)
             connection, sent = sent, None
             try:
-                connection = await self._ask(endpoint, _with_wait(message, ticket), connection)
+                connection = await self._ask(ticket, endpoint, _with_wait(message, ticket), connection=connection)
             except NotBegun as error:
                 if trouble.enough(error):
                     raise ApiError(500, RUNNER_STOPPED) from None
-                self._dispatcher.back(ticket)
+                self._dispatcher.back(ticket, doubt=True)
                 continue
             except UpstreamError:
                 self._dispatcher.broke(ticket)
                 raise ApiError(500, RUNNER_STOPPED) from None
             if connection.status == 503 and any(name == headers.RETRY for name, _ in connection.headers):
                 self._pool.put(endpoint.host, endpoint.port, connection)
-                self._dispatcher.back(ticket)
+                self._dispatcher.back(ticket, doubt=False)
                 continue
             break
         self._dispatcher.answered(ticket)
@@ -121,17 +121,27 @@ class Forwarder:
                 self._dispatcher.broke(ticket)
             self._pool.put(endpoint.host, endpoint.port, connection)
 
-    async def _ask(self, endpoint: Endpoint, message: list[bytes], connection: Connection | None) -> Connection:
+    async def _ask(
+        self, ticket: Ticket, endpoint: Endpoint, message: list[bytes], *, connection: Connection | None
+    ) -> Connection:
         """Sends the request, unless it is sent, and waits for the beginning of the answer. Raises UpstreamError."""
-        pool = self._pool
         if connection is None:
-            connection = pool.take(endpoint.host, endpoint.port) or await pool.connect(endpoint.host, endpoint.port)
+            connection = await self._connect(ticket, endpoint)
             connection.send(message)
         try:
             await connection.head()
         except BaseException:  # cancelled as well: the runner must see that nobody wants the answer
             connection.abort()
             raise
+        return connection
+
+    async def _connect(self, ticket: Ticket, endpoint: Endpoint) -> Connection:
+        """An idle connection, or a new one, which alone proves that the runner is there. Raises Unreachable."""
+        doubted = ticket.place is not None and ticket.place.doubted
+        connection = None if doubted else self._pool.take(endpoint.host, endpoint.port)
+        if connection is None:
+            connection = await self._pool.connect(endpoint.host, endpoint.port)
+            self._dispatcher.reached(ticket)
         return connection
 
 

@@ -6,8 +6,8 @@ Everything here is synchronous and does no I/O; the callers wait and connect out
   it takes its old place, before all that arrived later. No model's line holds up another's.
 - An endpoint never has more requests than it is allowed (its slots, less what other gateways may use of them), except
   where that shrank below what it already had.
-- An endpoint that failed is tried by one request at a time until it answers, and only when no other one is free: the
-  rest of the line does not wait with it for a machine that is gone.
+- An endpoint in doubt, which could not be reached or broke off, is tried by one request at a time until it is reached,
+  and only when no other one is free: the rest of the line does not wait with it for a machine that is gone.
 - While somebody waits in a line, none of its usable endpoints has a free slot.
 - A request that has to wait is admitted by the rule of ``admission``. One that was admitted is never refused for want
   of room: those that come back may exceed the limit by what was in flight.
@@ -34,10 +34,11 @@ def all_slots(key: str, endpoint: Endpoint) -> int:
 class Place:
     """An endpoint as its line sees it. ``resting``: nothing is sent there for the moment.
 
-    ``failures`` counts those since its last answer; while there are any, ``probe`` is the one request that tries it.
+    ``failures`` counts those since its last answer. While it is in doubt whether it is there at all (``doubted``),
+    ``probe`` is the one request that tries it.
     """
 
-    __slots__ = ("allowed", "endpoint", "failures", "in_use", "listed", "probe", "resting")
+    __slots__ = ("allowed", "doubted", "endpoint", "failures", "in_use", "listed", "probe", "resting")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -46,6 +47,7 @@ class Place:
         self.listed = True
         self.resting = False
         self.failures = 0
+        self.doubted = False
         self.probe: Ticket | None = None
 
     @property
@@ -53,12 +55,12 @@ class Place:
         if not self.listed or self.resting:
             return 0
         free = self.allowed - self.in_use
-        return min(free, 0 if self.probe else 1) if self.failures else free
+        return min(free, 0 if self.probe else 1) if self.doubted else free
 
     def take(self, ticket: Ticket) -> None:
         self.in_use += 1
         ticket.place = self
-        if self.failures:
+        if self.doubted:
             self.probe = ticket
 
     def release(self, ticket: Ticket) -> None:
@@ -102,13 +104,13 @@ class Line:
     def best(self) -> Place | None:
         """The usable endpoint with most free slots; the first of equals, so that its prompt cache stays warm.
 
-        One that failed comes last.
+        One in doubt comes last.
         """
-        found, most, failed = None, 0, True
+        found, most, doubted = None, 0, True
         for place in self.places.values():
             free = place.free
-            if free > 0 and (free > most if (place.failures > 0) == failed else failed):
-                found, most, failed = place, free, place.failures > 0
+            if free > 0 and (free > most if place.doubted == doubted else doubted):
+                found, most, doubted = place, free, place.doubted
         return found
 
     def restore(self, ticket: Ticket) -> None:
@@ -220,7 +222,8 @@ class Queue:
         for endpoint in endpoints:
             place = line.places.get(endpoint.id) or line.places.setdefault(endpoint.id, Place(endpoint))
             if place.endpoint != endpoint:
-                place.endpoint, place.resting, place.failures, place.probe = endpoint, False, 0, None
+                place.endpoint, place.resting, place.failures = endpoint, False, 0
+                place.doubted, place.probe = False, None
             place.listed = True
             place.allowed = self._allowance(key, endpoint)
         for gone in [place for place in line.places.values() if not place.listed and not place.in_use]:
@@ -228,12 +231,12 @@ class Queue:
         self._assign(line)
         self._tidy(key, line)
 
-    def well(self, ticket: Ticket) -> bool:
-        """The ticket's endpoint answers: all of its slots may be used. True when that is news."""
+    def reached(self, ticket: Ticket) -> bool:
+        """The ticket's endpoint is there: all of its slots may be used. True when that is news."""
         place = ticket.place
-        if place is None or not place.failures:
+        if place is None or not place.doubted:
             return False
-        place.failures, place.probe = 0, None
+        place.doubted, place.probe = False, None
         self._assign(self._lines[ticket.key])
         return True
 

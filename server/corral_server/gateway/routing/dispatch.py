@@ -98,20 +98,31 @@ class Dispatcher:
         if ticket.key in self._statements:
             self._statements.note(ticket.key)
 
+    def reached(self, ticket: Ticket) -> None:
+        """The runner is there, whatever it does with the request."""
+        if self._queue.reached(ticket) and ticket.key in self._statements:
+            self._statements.note(ticket.key)
+
     def answered(self, ticket: Ticket) -> None:
         """The runner began to answer: it is well."""
-        if self._queue.well(ticket) and ticket.key in self._statements:
-            self._statements.note(ticket.key)
+        if ticket.place is not None:
+            ticket.place.failures = 0
+        self.reached(ticket)
 
     def broke(self, ticket: Ticket) -> None:
         """The runner left the request unanswered: perhaps it dies, and whatever it gets now would die with it."""
         if ticket.place is not None:
+            ticket.place.doubted = True
             self._rest(ticket.key, ticket.place, least=AFTER_BREAK)
 
-    def back(self, ticket: Ticket) -> None:
-        """The runner did not begin the request: it waits again, first in its line, and the runner rests."""
+    def back(self, ticket: Ticket, *, doubt: bool) -> None:
+        """The runner did not begin the request: it waits again, first in its line, and the runner rests.
+
+        ``doubt``: whether it is there at all is not known.
+        """
         if ticket.place is None:
             return
+        ticket.place.doubted |= doubt
         self._rest(ticket.key, ticket.place)
         self._queue.back(ticket)
         self._now_waits(ticket)
