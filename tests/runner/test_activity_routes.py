@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 
@@ -60,6 +61,32 @@ def test_watching_tells_of_the_drain_and_ends_with_the_runner() -> None:
         assert json.loads(next(lines))["draining"] is True
         runner.call(runner.state.close)
         assert all(json.loads(line)["draining"] for line in lines)
+
+
+def test_a_question_that_waits_is_answered_as_soon_as_the_model_is_loaded() -> None:
+    with serving(FakeEngine()) as runner:
+        loaded = runner.state.loaded
+        runner.state.loaded = None
+        answers: list[int] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(runner.http.get("/readyz?wait=30", timeout=30).status_code)
+        )
+        asking.start()
+        assert runner.http.get("/readyz?wait=0").status_code == 503
+        assert asking.is_alive()
+        assert loaded is not None
+        runner.call(functools.partial(runner.state.now_loaded, loaded))
+        asking.join(10)
+        assert answers == [200]
+
+
+def test_a_question_that_waits_is_answered_when_the_runner_is_to_end() -> None:
+    with served(runner_state()) as runner:
+        asking = threading.Thread(target=runner.http.get, args=("/readyz?wait=30",), kwargs={"timeout": 30})
+        asking.start()
+        runner.call(runner.state.drain)
+        asking.join(10)
+        assert not asking.is_alive()
 
 
 def test_readiness_follows_loading_and_draining() -> None:

@@ -11,6 +11,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from corral_core.activity import Activity
 from corral_server.runner.state import RunnerState
 
+LONGEST_WAIT = 30
+"""Seconds for which a question whether the runner is ready is kept at most."""
+
 STALL_LIMIT = 300.0
 """Seconds without a step while there is work, after which the engine counts as dead: far beyond the longest step."""
 
@@ -32,7 +35,11 @@ class ActivityRoutes:
             return PlainTextResponse("the engine makes no progress", 503)
         return PlainTextResponse("ok")
 
-    async def ready(self, _request: Request) -> Response:
+    async def ready(self, request: Request) -> Response:
+        """With ``?wait=SECONDS`` the answer comes as soon as there is good news, and then at the latest."""
+        wait = request.query_params.get("wait", "")
+        if wait.isdecimal():
+            await self._state.settled(min(int(wait), LONGEST_WAIT))
         if self._state.draining:
             return PlainTextResponse("draining", 503)
         return PlainTextResponse("ok") if self._state.loaded else PlainTextResponse("loading", 503)

@@ -147,6 +147,13 @@ class RunnerState:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT)
 
+    async def settled(self, seconds: float) -> None:
+        """Returns when the model is loaded or the runner is to end, after ``seconds`` at the latest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.loaded is None and not self.draining and not self.closing:
+                    await self._changed.wait()
+
     async def idle(self) -> None:
         """Returns when no request is active."""
         while self.keep_alive.active:
