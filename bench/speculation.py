@@ -74,7 +74,7 @@ def main() -> None:
     ]
     try:
         print("text          without     with  ratio")
-        print(json.dumps(measure(*engines, arguments.rounds) | {"draft": arguments.draft}))
+        print(json.dumps(measure(engines[0], engines[1], arguments.rounds) | {"draft": arguments.draft}))
     finally:
         for engine in engines:
             engine.close()
