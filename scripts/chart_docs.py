@@ -23,6 +23,18 @@ _HEAD = """\
 `helm install corral charts/corral --namespace corral --create-namespace` installs operator and gateway; clients find
 Ollama's API at the Service `corral`, port 11434. A value that the chart does not know, or of another type, is refused.
 
+* *CRDs* are installed and upgraded with the release, and stay when it is uninstalled, with every Model.
+* *GPUs*: the chart makes no RuntimeClass; the vendor's operator does. A Model whose class is missing says so, and so do
+  the requests that wait for it. The release's notes say when there is no class `nvidia`.
+* *Behind an Ingress or a Gateway* answers are not buffered and may take long; the controller must be told so in its own
+  way, and for ingress-nginx the annotations are there. A path prefix is taken off by the gateways (Ingress) or by the
+  route (Gateway API).
+* *Monitors* read the port `http` of gateways, operator and runners. Where a NetworkPolicy shuts the runners in, let the
+  monitor in with `networkPolicy.runnersFrom`.
+* *Certificate authorities*: `caBundle` is mounted into operator and gateways and named in SSL_CERT_FILE and
+  REQUESTS_CA_BUNDLE. The API server is always checked with the cluster's own; runners reach nobody.
+* *What has no value of its own* can be set with `operator.env`, `gateway.env` and `runner.env`: [settings.md](settings.md).
+
 | value | default | meaning |
 |---|---|---|
 """
