@@ -33,7 +33,7 @@ Ollama's API at the Service `corral`, port 11434. A value that the chart does no
   monitor in with `networkPolicy.runnersFrom`.
 * *Certificate authorities*: `caBundle` is mounted into operator and gateways and named in SSL_CERT_FILE and
   REQUESTS_CA_BUNDLE. The API server is always checked with the cluster's own; runners reach nobody.
-* *What has no value of its own* can be set with `operator.env`, `gateway.env` and `runner.env`: [settings.md](settings.md).
+* *What has no value of its own* ([settings.md](settings.md)) is set with `operator.env`, `gateway.env` or `runner.env`.
 
 | value | default | meaning |
 |---|---|---|
