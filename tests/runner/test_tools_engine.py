@@ -50,7 +50,7 @@ TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"typ
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[LlamaEngine]:
-    engine = LlamaEngine.load(weights(), EngineOptions(context_length=512, slots=1))
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=512, slots=1, threads=1))
     yield engine
     engine.close()
 

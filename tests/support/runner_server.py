@@ -14,13 +14,13 @@ import httpx
 from corral_core.facts import ModelFacts
 from corral_core.model import ModelSpec
 from corral_core.names import canonical
+from corral_server.runner.generation import Engine
 from corral_server.runner.keepalive import KeepAlive
 from corral_server.runner.options import Options
 from corral_server.runner.process import listener
 from corral_server.runner.serving import server_of
 from corral_server.runner.state import Loaded, RunnerState
 from corral_server.runner.templates import ChatTemplate
-from tests.support.fake_engine import FakeEngine
 from tests.support.waiting import until
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ FACTS = ModelFacts(
 
 
 def runner_state(
-    engine: FakeEngine | None = None,
+    engine: Engine | None = None,
     *,
     template: str = TEMPLATE,
     facts: ModelFacts = FACTS,
@@ -109,7 +109,7 @@ def served(state: RunnerState) -> Iterator[ServedRunner]:
 
 
 @contextlib.contextmanager
-def serving(engine: FakeEngine, **more: object) -> Iterator[ServedRunner]:
+def serving(engine: Engine, **more: object) -> Iterator[ServedRunner]:
     """A loaded runner; ``more`` goes to ``runner_state``."""
     with served(runner_state(engine, **more)) as runner:  # type: ignore[arg-type]  # checked by runner_state itself
         yield runner
