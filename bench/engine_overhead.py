@@ -1,8 +1,9 @@
 """What is not decoding in a runner that serves eight streams: HTTP, JSON, text, sampling, and the engine's own steps.
 
 A runner's routes over the real engine, in this process, and eight clients in another one. ``overhead_share`` is the
-part of the time with all eight streams in which llama.cpp did not decode. The engine's thread and the event loop share
-one interpreter, so what the routes take is in it. ``--profile`` prints the functions that the engine's thread was in.
+part of the time with all eight streams in which llama.cpp did not decode. The engine's thread and the event loop
+share one interpreter, so what the routes take is in it. ``processor_share`` is the same of the processor's time,
+which other work on the machine changes less. ``--profile`` prints the functions that the engine's thread was in.
 
     python bench/engine_overhead.py [--threads N] [--rounds N] [--profile]
 """
@@ -48,17 +49,19 @@ for number in range(int(sys.argv[3])):
 
 
 class Clock:
-    """Begin and end of every decode, and how many streams there were after it."""
+    """Begin and end of every decode by ``now``, and how many streams there were."""
 
-    def __init__(self, engine: LlamaEngine) -> None:
+    def __init__(self, engine: LlamaEngine, now: Callable[[], float]) -> None:
+        self._now = now
         self.decodes: list[tuple[float, float, int]] = []
         self._decode: Callable[[], int] = engine._context.decode
         self._engine = engine
+        setattr(engine._context, "decode", self.decode)  # noqa: B010  # a method is not assigned to, for mypy
 
     def decode(self) -> int:
-        start = time.perf_counter()
+        start = self._now()
         status = self._decode()
-        self.decodes.append((start, time.perf_counter(), self._engine.running))
+        self.decodes.append((start, self._now(), self._engine.running))
         return status
 
     def shares(self) -> list[float]:
@@ -99,8 +102,7 @@ def main() -> None:
     path = locate(parse_source(SOURCE))
     engine = LlamaEngine.load(path, EngineOptions(context_length=1024, slots=STREAMS, threads=arguments.threads))
     try:
-        clock = Clock(engine)
-        setattr(engine._context, "decode", clock.decode)  # noqa: B010  # a method is not assigned to, for mypy
+        clocks = [Clock(engine, now) for now in (time.process_time, time.perf_counter)]
         profile = profiled(engine) if arguments.profile else None
         root = str(Path(__file__).resolve().parent.parent)
         with served(state_of(engine, path)) as server:
@@ -110,11 +112,12 @@ def main() -> None:
         engine.close()
     if profile is not None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(15)
-    shares = clock.shares()
-    if not shares:
+    processor, wall = (clock.shares() for clock in clocks)
+    if not wall:
         raise SystemExit("the streams never ran all at once")
-    print(f"overhead of each round: {', '.join(f'{share:.1%}' for share in shares)}")
-    print(json.dumps({"overhead_share": round(statistics.median(shares), 4), "streams": STREAMS}))
+    print(f"overhead of each round: {', '.join(f'{share:.1%}' for share in wall)}")
+    medians = {"overhead_share": statistics.median(wall), "processor_share": statistics.median(processor)}
+    print(json.dumps({name: round(share, 4) for name, share in medians.items()} | {"streams": STREAMS}))
 
 
 if __name__ == "__main__":

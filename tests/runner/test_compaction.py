@@ -69,6 +69,12 @@ def test_a_generation_that_ends_soon_stays() -> None:
     assert moved(slots({0, 1, 5}, limit=101)) == []
 
 
+def test_a_generation_that_still_reads_its_prompt_stays() -> None:
+    made = slots({0, 1, 5})
+    made[5].generation = generation(done=0)
+    assert moved(made) == []
+
+
 def test_the_emptiest_idle_slot_is_taken() -> None:
     made = slots({0, 3, 4})
     made[1].cells, made[2].cells, made[5].cells = [7] * 40, [7] * 30, [7] * 20

@@ -64,6 +64,6 @@ def _pays(planned: Moves) -> bool:
 
 
 def _steps_left(generation: Generation) -> int:
-    """What is generated for long goes on for long; the limit is known."""
+    """What is generated for long goes on for long; the limit is known. One that still reads its prompt stays."""
     done = len(generation.generated)
-    return min(generation.limit - done, done + 8)
+    return min(generation.limit - done, done + 8) if done else 0

@@ -31,12 +31,13 @@ class AdapterFile:
 class EngineOptions:
     """What a runner may set; 0 means automatic. ``context_length`` is for one slot and is held to the model's own.
 
-    ``unified`` puts the cells of all slots into one buffer. Without it a slot's attention does not pass over the cells
-    of others: measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth faster and a single
-    stream was a quarter faster. Without ``embedding`` no embeddings are made. ``draft`` tokens of a stream at most are
-    decoded on speculation (``speculation.py``). ``adapters`` are by the names that tasks have. ``lock`` keeps the
-    weights in memory whatever else needs it, where the system allows that; ``warm_up`` decodes once before the first
-    request, which reads weights that are only mapped.
+    ``unified`` puts the cells of all slots into one buffer. Without it a slot's attention does not pass over the
+    cells of others: measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth faster and a
+    single stream was a quarter faster. Either way there are cells for the whole window of every slot, so a free slot
+    is room for any prompt, and nothing that was begun ever waits for cells. Without ``embedding`` no embeddings are
+    made. ``draft`` tokens of a stream at most are decoded on speculation (``speculation.py``). ``adapters`` are by
+    the names that tasks have. ``lock`` keeps the weights in memory whatever else needs it, where the system allows
+    that; ``warm_up`` decodes once before the first request, which reads weights that are only mapped.
     """
 
     context_length: int = 0
