@@ -1,7 +1,7 @@
 """llama.cpp's own HTTP server out of PyPI's ``xllamacpp``, until its standard input closes.
 
-Run by ``bench/engine.py`` with a Python that has xllamacpp, one JSON object of settings as its argument. Prints the
-server's address as its first line.
+Run by ``bench/engine.py`` and ``bench/embeddings.py`` with a Python that has xllamacpp, one JSON object of
+settings as its argument. Prints the server's address as its first line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def main() -> None:
     params.n_parallel = wanted["slots"]
     params.cpuparams.n_threads = wanted["threads"]
     params.cpuparams_batch.n_threads = wanted["threads"]
+    params.embedding = wanted.get("embedding", False)
     params.cache_ram_mib = 0  # prompts do not repeat here, so copying them into its RAM cache would only slow it
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)

@@ -170,7 +170,7 @@ class Embedder:
         shares = self._shares(context, room)
         for reading, count in shares:
             tokens = reading.job.inputs[reading.index][reading.done : reading.done + count]
-            context.add(reading.sequence, reading.done, tokens, outputs=1)
+            context.add(reading.sequence, reading.done, tokens, outputs=count)
         if not shares:
             return
         start = time.perf_counter()
