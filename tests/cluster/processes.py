@@ -130,7 +130,7 @@ class Installation:
 
     def pods(self, name: str) -> list[Object]:
         path = f"/api/v1/namespaces/{self.namespace}/pods"
-        return self.cluster.api.items(path, labelSelector=f"corral.dev/model={name}")
+        return self.cluster.api.items(path, labelSelector=f"corral.dev/model={name},app.kubernetes.io/component=runner")
 
     def wait_phase(self, name: str, phase: str, timeout: float = WAKE) -> None:
         until(lambda: self.phase(name) == phase, timeout, what=f"phase {phase} of {name}", interval=LOOK)

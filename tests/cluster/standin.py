@@ -55,13 +55,14 @@ class StandIn:
             thread.start()
 
     def pods(self, namespace: str, model: str) -> list[PodProcess]:
-        """The pods of a Model whose process runs."""
-        of_model = [pod for pod in list(self._pods.values()) if (pod.namespace, pod.model) == (namespace, model)]
+        """The runners of a Model whose process runs."""
+        runners = [pod for pod in list(self._pods.values()) if not pod.once]
+        of_model = [pod for pod in runners if (pod.namespace, pod.model) == (namespace, model)]
         return [pod for pod in of_model if pod.child is not None and pod.child.alive]
 
     def children(self, namespace: str) -> list[Child]:
         """The last process of each of a namespace's pods so far, also of those that are gone."""
-        running = [pod.child for pod in list(self._pods.values())]
+        running = [pod.child for pod in list(self._pods.values()) if not pod.once]
         every = [*self._ended, *(child for child in running if child is not None)]
         return list({child.name: child for child in every if child.name.startswith(f"runner {namespace}/")}.values())
 
@@ -127,7 +128,7 @@ class StandIn:
             before, over = pod.child, False
             with suppress(OSError, ApiError):  # the next step tries it again
                 over = pod.step(now)
-            if before is not None and (over or pod.child is not before):
+            if before is not None and not pod.once and (over or pod.child is not before):
                 self._ended.append(before)
             if over:
                 del self._pods[uid]
