@@ -44,6 +44,7 @@ class SectionParser:
     def __init__(self, sections: Sequence[Section], tools: Sequence[Tool]) -> None:
         self._sections = sections
         self._tools = tools
+        self._starts = tuple({section.open[0] for section in sections})
         self._held = ""
         self._section: Section | None = None
         self._searched = self._tries = 0
@@ -53,6 +54,8 @@ class SectionParser:
         self._calls: list[Call] = []
 
     def push(self, text: str) -> Parsed:
+        if self._is_plain(text):
+            return Parsed("", text)
         self._held += text
         while self._section_step() if self._section else self._text_step():
             pass
@@ -65,6 +68,12 @@ class SectionParser:
         self._show(self._held)
         self._held = ""
         return self._taken()
+
+    def _is_plain(self, text: str) -> bool:
+        """The short way for most of the text: nothing is held, and nothing in it can begin a marker."""
+        if self._held or self._called or not text or text[-1].isspace():
+            return False
+        return not any(start in text for start in self._starts)
 
     def _text_step(self) -> bool:
         """Shows what is certain; True when a section begins."""
