@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+from collections import Counter
 
 import pytest
 
@@ -31,16 +33,21 @@ async def half_a_chunk(call: Call) -> None:
 def test_whatever_happens_everybody_is_answered_and_nothing_is_left_over(seed: int) -> None:
     chance = random.Random(seed)
     good: list[Behaviour] = [reply(), stream([b'{"n":1}\n', b'{"n":2}\n']), reply(400, b'{"error":"yours"}')]
-    bad: list[Behaviour] = [refuse(), refuse("draining"), reset_at_once, close_at_once, half_a_chunk]
+    refusals = [refuse(), refuse("draining")]
+    bad: list[Behaviour] = [*refusals, reset_at_once, close_at_once, half_a_chunk]
+    begun: Counter[object] = Counter()
 
     async def behave(call: Call) -> None:
-        await (chance.choice(bad) if chance.random() < 0.25 else chance.choice(good))(call)
+        chosen = chance.choice(bad) if chance.random() < 0.25 else chance.choice(good)
+        if chosen not in refusals:
+            begun[json.loads(call.body)["number"]] += 1
+        await chosen(call)
 
     async def scenario() -> None:
         async with fake_upstream(behave) as one, fake_upstream(behave) as two:
             directory = MemoryDirectory.of(entry("tiny", one.port, two.port, slots=2))
             async with running_gateway(directory) as gateway:
-                clients = [asyncio.create_task(_client(gateway, chance)) for _ in range(150)]
+                clients = [asyncio.create_task(_client(gateway, chance, number)) for number in range(150)]
                 while not all(client.done() for client in clients):
                     found = [endpoint(each.port, chance.randint(0, 3)) for each in (one, two) if chance.random() < 0.8]
                     directory.change(endpoints=tuple(found))
@@ -53,17 +60,18 @@ def test_whatever_happens_everybody_is_answered_and_nothing_is_left_over(seed: i
                 queue = gateway.gateway.dispatcher.queue
                 await auntil(lambda: (queue.waiting, queue.in_use("default/tiny")) == (0, 0))
                 await auntil(lambda: not gateway.server.server_state.tasks, what="no task is left")
+        assert set(begun.values()) == {1}, "no request is begun twice"
         assert directory.demands == [] or directory.demands[-1][1] == 0
 
     run(scenario())
 
 
-async def _client(gateway: Running, chance: random.Random) -> bytes:
+async def _client(gateway: Running, chance: random.Random, number: int) -> bytes:
     """The status of the answer; empty when the client left before."""
     await asyncio.sleep(chance.random() * 0.3)
     reader, writer = await gateway.connect()
     try:
-        writer.write(raw_request("/api/chat", b'{"model":"tiny"}', "connection: close"))
+        writer.write(raw_request("/api/chat", b'{"model":"tiny","number":%d}' % number, "connection: close"))
         if chance.random() < 0.3:
             await asyncio.sleep(chance.random() * 0.1)
             return b""

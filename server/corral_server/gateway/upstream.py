@@ -20,7 +20,7 @@ request that was read: it proves nothing. A machine that vanished has not begun 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import httptools
@@ -82,17 +82,16 @@ class Connection(asyncio.Protocol):
 
     # What the user calls
 
-    def send(self, data: Iterable[bytes]) -> None:
+    def send(self, data: Sequence[bytes]) -> None:
         """Starts a request. The connection must be idle."""
         assert self._transport is not None
         self.status, self.headers, self.complete = 0, [], False
         self._size = self._head_size = 0
         self._has_head = self._framed = False
         self._busy = True
-        pieces = list(data)
         self._sent_before = self._sent
-        self._sent += sum(map(len, pieces))
-        self._transport.writelines(pieces)
+        self._sent += sum(map(len, data))
+        self._transport.writelines(data)
 
     async def head(self) -> None:
         """Waits for the response's head and its first bytes or end. Raises UpstreamError."""
