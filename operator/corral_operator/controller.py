@@ -223,7 +223,10 @@ class Controller:
             expires_at=max(ends) if ends and len(ends) == len(said) else None,
             facts=self._store.facts(key),
             inspector=self._store.inspector(key),
-            refusal=next((one.trouble for one in self._store.deployments.of_model(key) if one.trouble), None),
+            refusal=next(
+                (one.trouble for one in self._store.deployments.of_model(key) if one.trouble),
+                self._store.refusals.get(key),
+            ),
         )
 
 

@@ -7,20 +7,25 @@ file is missing, an image cannot be pulled) keep no other Model waiting.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from corral_core.jsonfields import Json
 from corral_kube.client import Kube
-from corral_kube.errors import Conflict, NotFound
+from corral_kube.errors import Conflict, NotFound, Refused
 from corral_operator import logs, paths
 from corral_operator.config import RunnerDefaults
 from corral_operator.inspectors import Inspector, digest_of, inspector_pod
 from corral_operator.objects import ModelObject
 from corral_operator.observe import Store
+from corral_operator.troubles import Trouble, refused
 
 PATIENCE = 60.0
 """Seconds after which an inspector that has said nothing (a volume does not come, say) keeps no other one waiting."""
+
+AGAIN = 10.0
+"""Seconds after which it is tried again where the API server does not let an inspector be made."""
 
 
 class Inspection:
@@ -53,6 +58,8 @@ class Inspection:
         if model is not None and not item.knows_weights and not self._store.lost_name(key):
             wanted = inspector_pod(model, defaults=self._defaults)
         there = list(self._store.inspectors.of_model(key))
+        if wanted is None or there:
+            self._store.refusals.pop(key, None)
         for inspector in there:
             if wanted is None or inspector.lost or inspector.digest != digest_of(wanted):
                 await self._delete(inspector)
@@ -67,6 +74,7 @@ class Inspection:
     def forget(self, model: str) -> None:
         """The Model is gone, and its inspector with it."""
         self._waiting.pop(model, None)
+        self._store.refusals.pop(model, None)
         self._turn()
 
     def _at_work(self) -> int:
@@ -87,8 +95,18 @@ class Inspection:
             answer = await self._kube.create(paths.pods(item.namespace), wanted)
         except (Conflict, NotFound):
             return  # it is there already, and there will be an event; or the Model's namespace is going
+        except Refused as error:
+            self._refused(item.meta.key, refused(str(error)))
+            return
+        self._store.refusals.pop(item.meta.key, None)
         logs.event("inspecting", model=item.meta.key)
         self._store.heard_pod(answer, kind="APPLIED")
+
+    def _refused(self, key: str, trouble: Trouble) -> None:
+        if self._store.refusals.get(key) != trouble:
+            logs.event("not_inspected", level=logging.WARNING, model=key, error=trouble.message)
+        self._store.refusals[key] = trouble
+        self._wake(key, AGAIN)
 
     async def _delete(self, inspector: Inspector) -> None:
         meta = inspector.meta

@@ -31,6 +31,7 @@ from corral_operator.objects import (
     parse_pod,
     parse_service,
 )
+from corral_operator.troubles import Trouble
 
 DELETED = "DELETED"
 """The type of a watch event that says that an object is gone."""
@@ -62,7 +63,8 @@ _NOWHERE: Places = {}
 class Store:
     """``models``, ``deployments``, ``services`` and ``pods`` by ``namespace/name``; runners by their pod's uid.
 
-    ``nodes`` counts these pods by itself, and others' as it is told of them.
+    ``nodes`` counts these pods by itself, and others' as it is told of them. ``refusals`` are of the Models whose
+    inspector the API server does not let be made.
     """
 
     def __init__(self) -> None:
@@ -74,6 +76,7 @@ class Store:
         self.inspectors: Cache[Inspector] = Cache(self._pod_changed)
         self.activities: dict[str, Activity] = {}
         self.infos: dict[str, RunnerInfo] = {}
+        self.refusals: dict[str, Trouble] = {}
         self._ledger = DemandLedger()
         self._claims: dict[str, str] | None = None
 
@@ -197,6 +200,8 @@ class Store:
         if self.facts(model) is not None:
             return None
         inspector = self.inspector(model)
+        if inspector is None and model in self.refusals:
+            return self.refusals[model].message
         if inspector is None:
             return "the header of its weights is to be read first"
         return inspector.trouble.message if inspector.trouble else "the header of its weights is being read"

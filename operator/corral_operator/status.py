@@ -124,8 +124,8 @@ def _phase(view: View) -> str:
     if model.spec.suspend:
         return "Draining" if view.pods else "Suspended"
     if view.unread:
-        trouble = explained_inspector(view.inspector) if view.inspector else None
-        return trouble.phase if trouble else "Pending"
+        trouble = explained_inspector(view.inspector) if view.inspector else view.refusal
+        return trouble.phase if trouble and trouble.phase != "Loading" else "Pending"
     if decision.draining or (decision.replicas == 0 and view.pods and not decision.waiting_for_capacity):
         return "Draining"
     if decision.replicas == 0:
@@ -151,6 +151,8 @@ def _inspected(view: View) -> _Condition:
         takes = f"; a runner takes about {view.estimate}" if view.estimate else ""
         return _Condition("Inspected", True, "Read", known + takes)
     inspector = view.inspector
+    if inspector is None and view.refusal is not None:
+        return _Condition("Inspected", False, view.refusal.reason, view.refusal.message)
     if inspector is None:
         return _Condition("Inspected", False, "Waiting", "the header of its weights is to be read first")
     trouble = explained_inspector(inspector)

@@ -36,14 +36,18 @@ def refusal_of(raw: Json) -> Trouble | None:
     failure = conditions.get("ReplicaFailure", {})
     if text(failure, "status") != "True":
         return None
-    message = text(failure, "message")
+    return refused(text(failure, "message"))
+
+
+def refused(message: str) -> Trouble:
+    """Of the API server's words for why it does not let a pod be made."""
     if found := _NO_CLASS.search(message):
         advice = f'the cluster has no RuntimeClass "{found[1]}", by which containers get at its GPUs: install the GPU'
         return Trouble("RuntimeClassMissing", f"{advice} vendor's operator, or set spec.runtimeClassName", "Failed")
     phase: Phase = "Failed" if " is forbidden: " in message else "Loading"
     if "exceeded quota" in message:
         phase = "WaitingForCapacity"
-    return Trouble("PodRefused", f"the runner's pod cannot be made: {message}", phase)
+    return Trouble("PodRefused", f"the Model's pod cannot be made: {message}", phase)
 
 
 _HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"})

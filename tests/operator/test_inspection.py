@@ -7,13 +7,15 @@ from collections.abc import Mapping
 
 from corral_core.jsonfields import Json, dig, mapping, objects, text
 from corral_core.packed import pack
-from corral_core.snapshot import Policy
+from corral_core.snapshot import Decision, Policy
+from corral_kube.errors import Forbidden
 from corral_operator import paths
 from corral_operator.config import RunnerDefaults
 from corral_operator.inspection import PATIENCE, Inspection
 from corral_operator.inspectors import inspector_pod, parse_inspector
 from corral_operator.objects import ModelObject, parse_model_object
 from corral_operator.observe import DELETED, Store
+from corral_operator.status import View, status_of
 from tests.operator import samples
 from tests.operator.fake_api import FakeApi
 
@@ -234,3 +236,20 @@ def test_the_planner_starts_nothing_before_the_weights_are_known() -> None:
     bench.ensure(version=11, known=True)
     (state,) = bench.store.snapshot(Policy(), NOW, lambda key: False).models
     assert state.refused is None
+
+
+def test_an_inspector_that_the_api_server_refuses_is_told_on_the_model_and_tried_again() -> None:
+    bench = Bench()
+    bench.api.failures = [Forbidden('pods "m" is forbidden: no PriorityClass with name fast was found')]
+    bench.ensure()
+    assert bench.pods() == []
+    refusal = bench.store.refusals["lab/tiny"]
+    assert (refusal.reason, refusal.phase) == ("PodRefused", "Failed")
+    item = bench.store.models.get("lab/tiny")
+    assert item is not None
+    status = status_of(View(item=item, decision=Decision(0, "idle"), refusal=refusal), NOW)
+    assert status["phase"] == "Failed"
+    assert "PriorityClass with name fast" in text(objects(status, "conditions")[-1], "message")
+    bench.ensure()
+    assert bench.pods() == ["model-tiny-info"]
+    assert bench.store.refusals == {}
