@@ -5,9 +5,8 @@ from __future__ import annotations
 import ollama
 import pytest
 
-from tests.cluster.api import at, condition
-from tests.cluster.processes import LOOK, WAKE, Installation
-from tests.support.waiting import until
+from tests.cluster.api import condition
+from tests.cluster.processes import WAKE, Installation
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 
@@ -30,12 +29,17 @@ def test_a_runtime_class_that_is_missing_is_named_to_who_waits_and_heals(corral:
         corral.cluster.api.delete(f"{classes}/{name}")
 
 
-def test_a_priority_class_that_is_missing_is_named_on_the_model(corral: Installation) -> None:
-    corral.start_operator(CORRAL_RUNNER_PRIORITY_CLASS="no-such-class")
+def test_a_priority_class_that_is_missing_is_named_on_the_model_and_heals(corral: Installation) -> None:
+    name = f"runners-{corral.namespace}"
+    corral.start_operator(CORRAL_RUNNER_PRIORITY_CLASS=name)
     corral.add("tiny", minReplicas=1)
     corral.wait_phase("tiny", "Failed", 60)
     ready = condition(corral.model("tiny"), "Ready")
     assert ready["reason"] == "PodRefused"
-    assert "no-such-class" in str(ready["message"])
-    corral.edit("tiny", minReplicas=0)
-    until(lambda: at(corral.model("tiny"), "status", "phase") == "Idle", 60, what="Idle", interval=LOOK)
+    assert name in str(ready["message"])
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    corral.cluster.api.create(classes, {"metadata": {"name": name}, "value": 0})
+    try:
+        corral.wait_phase("tiny", "Ready")
+    finally:
+        corral.cluster.api.delete(f"{classes}/{name}")
