@@ -41,8 +41,9 @@ def test_a_model_at_zero_answers_a_streamed_chat_through_the_service(release: Re
     assert [loaded.model for loaded in running] == [f"{model}:latest"]
     assert _phases(shown.text()) == ["Idle", "Loading", "Ready", "Draining", "Idle"]
     told = until(lambda: _whole(_told(release, model)), 10, what="an Event for each phase", interval=LOOK)
-    assert [phase for phase, _ in told] == ["Idle", "Loading", "Ready", "Draining", "Idle"]
-    for (phase, message), why in zip(told, ("nobody asks", "requests wait", "1 of 1", "keep_alive", ""), strict=True):
+    assert [phase for phase, _ in told] == ["Pending", "Idle", "Loading", "Ready", "Draining", "Idle"]
+    reasons = ("header of its weights", "nobody asks", "requests wait", "1 of 1", "keep_alive", "")
+    for (phase, message), why in zip(told, reasons, strict=True):
         assert why in message, f"{phase}: {message}"
     release.wait_gone(model, 30)
 
@@ -129,4 +130,4 @@ def _told(release: Release, model: str) -> list[tuple[str, str]]:
 
 
 def _whole(told: list[tuple[str, str]]) -> list[tuple[str, str]] | None:
-    return told if len(told) >= 5 else None
+    return told if len(told) >= 6 else None
