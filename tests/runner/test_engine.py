@@ -79,6 +79,12 @@ def test_a_batch_of_four_says_what_each_says_alone(engine: LlamaEngine) -> None:
     assert [got.text for got in answers(engine, *tasks)] == alone
 
 
+def test_the_likeliest_token_is_the_one_that_llama_cpps_own_sampler_picks(engine: LlamaEngine) -> None:
+    task = Task(chat(engine, "Tell me a story."), GREEDY, max_tokens=24)
+    neutral = replace(task, sampling=replace(GREEDY, repeat_penalty=1.0 + 1e-9))
+    assert answer(engine, neutral).finish.generated == answer(engine, task).finish.generated
+
+
 def test_a_seed_repeats_its_answer_and_another_seed_does_not(engine: LlamaEngine) -> None:
     prompt = chat(engine, "Tell me a story.")
     seeded = [

@@ -45,7 +45,7 @@ class Admission:
             self._memory.forget(slot)
             slot.adapter = adapter
         alike = [other for other in self._slots if other.adapter == adapter]
-        source = find_source(slot, prompt, alike, length=length)
+        source = find_source(slot, prompt, alike, length=length) if self._memory.rewinds else None
         shared = min(shared, len(prompt) - 1)  # the last token is decoded again: its logits are needed
         self._uses += 1
         slot.used = self._uses

@@ -26,7 +26,7 @@ from corral_server.runner.generation import EngineFailed, Finish, InvalidPrompt,
 from corral_server.runner.llama import Adapter, LlamaContext, LlamaModel
 from corral_server.runner.llama_library import initialize
 from corral_server.runner.memory import SlotMemory
-from corral_server.runner.sampling import Chooser, chooser
+from corral_server.runner.sampling import Chooser, chooser, takes_long
 from corral_server.runner.sequence import Generation, Slot
 from corral_server.runner.stream import Stream, deliver
 from corral_server.runner.text import TextAssembler
@@ -58,7 +58,7 @@ class LlamaEngine:
         self._embedder = embedder
         self._length = length
         self._slots = [Slot(sequence) for sequence in range(slots)]
-        self._memory = SlotMemory(context, self._slots, length=length)
+        self._memory = SlotMemory(context, self._slots, length=length, rewinds=model.rewinds)
         self._admission = Admission(self._slots, self._memory)
         self._stepper = Stepper(model, context, self._memory, slots=self._slots, draft=draft, adapters=adapters)
         self._queue: deque[Generation] = deque()
@@ -85,6 +85,9 @@ class LlamaEngine:
         except LoadFailed as error:
             model.close()
             raise LoadFailed(f"{path} cannot be loaded: {error}") from None
+        draft = options.draft if model.rewinds else 0
+        if draft < options.draft:
+            log.warning("this model cannot forget tokens, so none are decoded on speculation")
         embedding = options.embedding or EmbeddingOptions()
         if options.warm_up and not embedding.only and not context.warm_up(max(model.bos, 0)):
             log.warning("warming up failed")
@@ -94,9 +97,7 @@ class LlamaEngine:
             lambda: context if embedding.only else model.context(embedding_context(options, length)),
             length=length,
         )
-        return cls(
-            model, context, length=length, slots=slots, draft=options.draft, embedder=embedder, adapters=adapters
-        )
+        return cls(model, context, length=length, slots=slots, draft=draft, embedder=embedder, adapters=adapters)
 
     @property
     def context_length(self) -> int:
@@ -169,7 +170,7 @@ class LlamaEngine:
         prompt, keep = self._fit(task)
         text = TextAssembler(task.stop)
         scored = await asyncio.to_thread(_scored, self._model, task, text=text) if task.logprobs else None
-        choose = self._chooser(task) if task.grammar is None else await self._chooser_beside(task)
+        choose = await self._chooser_beside(task) if takes_long(task) else self._chooser(task)
         stream = Stream(asyncio.get_running_loop())
         limit = 10 * self._length if task.max_tokens < 0 else min(task.max_tokens, 10 * self._length)
         self._submit(Generation(task, stream, choose, prompt=prompt, keep=keep, limit=limit, text=text, scored=scored))
@@ -210,7 +211,7 @@ class LlamaEngine:
         return chooser(self._model, task, context_length=self._length)
 
     async def _chooser_beside(self, task: Task) -> Chooser:
-        """In a thread, because a grammar may take long to compile; freed when nobody waits for it any more."""
+        """In a thread, because it may take long; freed when nobody waits for it any more."""
         building = asyncio.ensure_future(asyncio.to_thread(self._chooser, task))
         try:
             return await asyncio.shield(building)

@@ -50,7 +50,10 @@ class Adapter:
 
 
 class LlamaModel:
-    """Weights and vocabulary of one GGUF. Tokenizing is safe from any thread."""
+    """Weights and vocabulary of one GGUF. Tokenizing is safe from any thread.
+
+    A sequence of a model that ``rewinds`` can forget its newest tokens; a recurrent one has one state for all of them.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class LlamaModel:
         self.bos: int = C.llama_vocab_bos(self._vocab)
         self.eos: int = C.llama_vocab_eos(self._vocab)
         self.adds_bos: bool = C.llama_vocab_get_add_bos(self._vocab)
+        self.rewinds: bool = not (C.llama_model_is_recurrent(self._model) or C.llama_model_is_hybrid(self._model))
         self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         if not C.llama_model_has_decoder(self._model):
             self.close()
             raise LoadFailed(f"{path} cannot be loaded: the model has no decoder, so it cannot generate text")
@@ -129,7 +134,9 @@ class LlamaModel:
 
     def ends(self, token: int) -> bool:
         """Whether the token ends a generation (end of text, of turn, of message)."""
-        return bool(C.llama_vocab_is_eog(self._vocab, token))
+        if token not in self._ends:
+            self._ends[token] = bool(C.llama_vocab_is_eog(self._vocab, token))
+        return self._ends[token]
 
     def text_of(self, token: int) -> str:
         """A special token as templates write it (``<|im_end|>``); empty when the model has none."""

@@ -16,12 +16,16 @@ from corral_server.runner.window import shift_of
 
 
 class SlotMemory:
-    """Used by the engine's thread alone. ``length`` is the window of one slot in tokens."""
+    """Used by the engine's thread alone. ``length`` is the window of one slot in tokens.
 
-    def __init__(self, context: LlamaContext, slots: Sequence[Slot], *, length: int) -> None:
+    Only what ``rewinds`` can share a part of its cells, or forget a draft.
+    """
+
+    def __init__(self, context: LlamaContext, slots: Sequence[Slot], *, length: int, rewinds: bool = True) -> None:
         self._context = context
         self._slots = slots
         self.length = length
+        self.rewinds = rewinds
 
     @property
     def can_shift(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 from typing import Protocol
 
 from corral_server.runner.generation import Sampling, Task
@@ -30,14 +31,28 @@ class Chooser(Protocol):
     def close(self) -> None: ...
 
 
+def takes_long(task: Task) -> bool:
+    """Whether making the chooser is not for an event loop: a grammar is compiled, or numpy is imported."""
+    return task.grammar is not None or (_plain_greedy(task.sampling) and "numpy" not in sys.modules)
+
+
 def chooser(model: LlamaModel, task: Task, *, context_length: int) -> Chooser:
     """Raises InvalidGrammar."""
+    if task.grammar is None and _plain_greedy(task.sampling):
+        return _greedy()
     grammar = model.grammar(task.grammar) if task.grammar is not None else None
     chain = _chain(model, task.sampling, context_length=context_length)
     last = _penalty_window(task.sampling, context_length)
     for token in task.prompt[len(task.prompt) - min(last, len(task.prompt)) :]:
         chain.accept(token)
     return FreeChooser(chain) if grammar is None else _constrained(chain, grammar, model.vocab_size)
+
+
+def _greedy() -> Chooser:
+    """Imported only here: a start is faster without numpy."""
+    from corral_server.runner.greedy import GreedyChooser
+
+    return GreedyChooser()
 
 
 def _constrained(chain: Sampler, grammar: Sampler, vocab_size: int) -> Chooser:
@@ -55,8 +70,7 @@ def _chain(model: LlamaModel, sampling: Sampling, *, context_length: int) -> Sam
         frequency = _within(sampling.frequency_penalty, -100.0, 100.0, default=0.0)
         presence = _within(sampling.presence_penalty, -100.0, 100.0, default=0.0)
         links.append(link("penalties", model.vocab_size, last, repeat, frequency, presence))
-    temperature = _within(sampling.temperature, 0.0, 100.0, default=0.0)
-    if temperature < _GREEDY_BELOW or sampling.top_k == 1:
+    if _is_greedy(sampling):
         return Sampler.chain(*links, link("greedy"))
     if 0 < sampling.top_k < model.vocab_size:
         links.append(link("top_k", sampling.top_k))
@@ -67,7 +81,17 @@ def _chain(model: LlamaModel, sampling: Sampling, *, context_length: int) -> Sam
     if 0 < sampling.min_p <= 1:
         links.append(link("min_p", sampling.min_p, 1))
     seed = secrets.randbits(32) if sampling.seed == -1 else sampling.seed & 0xFFFFFFFF
-    return Sampler.chain(*links, link("temp", temperature), link("dist", seed))
+    return Sampler.chain(
+        *links, link("temp", _within(sampling.temperature, 0.0, 100.0, default=0.0)), link("dist", seed)
+    )
+
+
+def _is_greedy(sampling: Sampling) -> bool:
+    return _within(sampling.temperature, 0.0, 100.0, default=0.0) < _GREEDY_BELOW or sampling.top_k == 1
+
+
+def _plain_greedy(sampling: Sampling) -> bool:
+    return _is_greedy(sampling) and _penalty_window(sampling, 1) == 0
 
 
 def _within(value: float, low: float, high: float, *, default: float) -> float:
