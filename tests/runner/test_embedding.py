@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +113,22 @@ def test_an_input_that_is_no_text_of_the_vocabulary_is_refused(encoder: LlamaEng
 def test_an_encoder_refuses_to_generate(encoder: LlamaEngine) -> None:
     with pytest.raises(EngineFailed, match="embeddings only"):
         answer(encoder, Task((101, 7592, 102), GREEDY, max_tokens=1))
+
+
+@pytest.mark.parametrize("pooling", [2, 3, minilm.RANK])
+def test_other_poolings_are_those_of_the_reference(tmp_path: Path, pooling: int) -> None:
+    path = minilm.write_gguf(tmp_path / "minilm.gguf", pooling=pooling)
+    engine = LlamaEngine.load(path, EngineOptions(threads=1, embedding=EmbeddingOptions(only=True)))
+    try:
+        vectors = embed(engine, *(tokens(engine, text) for text in TEXTS[:3]))
+    finally:
+        engine.close()
+    for text, vector in zip(TEXTS[:3], vectors, strict=True):
+        state = minilm.hidden(minilm.tokens_of(text))[-1 if pooling == LAST else 0]
+        if pooling == minilm.RANK:
+            assert list(vector) == [pytest.approx(float(minilm.ranking() @ state), abs=0.02)]
+        else:
+            assert likeness(vector, state / np.linalg.norm(state)) > 0.9999
 
 
 def test_a_request_of_one_input_does_not_wait_for_one_of_many(encoder: LlamaEngine) -> None:

@@ -24,6 +24,7 @@ from tests.support.gguf_files import I32, FakeTensor, Typed, Value, gguf_bytes
 Array = npt.NDArray[np.float32]
 
 LAYERS, WIDTH, HEADS, CONTEXT = 6, 384, 12, 512
+RANK = 4
 _UNKNOWN, _CLS, _SEP, _MASK = 100, 101, 102, 103
 _CONTROL = {0, _UNKNOWN, _CLS, _SEP, _MASK}
 _EPSILON = 1e-12
@@ -70,10 +71,17 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def write_gguf(path: Path, *, pooling: int = 1) -> Path:
-    """The model in float16; ``pooling`` is llama.cpp's (1 mean, 2 the first token, 3 the last)."""
+    """The model in float16; ``pooling`` is llama.cpp's (1 mean, 2 the first token, 3 the last, 4 a score)."""
     tensors = [_tensor(name, values) for name, values in weights().items()]
+    if pooling == RANK:
+        tensors.append(FakeTensor("cls.output.weight", (WIDTH, 1), 0, ranking().tobytes()))
     path.write_bytes(gguf_bytes(_metadata(pooling), tensors))
     return path
+
+
+def ranking() -> Array:
+    """Made up: what a reranker multiplies the first token's state with."""
+    return np.asarray(np.linspace(-1, 1, WIDTH), np.float32)
 
 
 def _metadata(pooling: int) -> dict[str, Value]:
