@@ -4,12 +4,14 @@ that planning again changes nothing, the nodes that are in mind included.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral_core.activity import FOREVER
 from corral_core.planner import plan
-from corral_core.snapshot import Demand, ModelState, NodeState, Policy, Snapshot
+from corral_core.snapshot import Decision, Demand, ModelState, NodeState, Policy, Snapshot
 from tests.core.world import Kind, Land, Request, Stranger, World
 from tests.support.planning import NOW, activity, needs, node, replica, sized, spec
 
@@ -99,25 +101,28 @@ def test_steady_traffic_for_small_models_does_not_keep_a_large_one_waiting(
 
 
 @st.composite
-def crowded(draw: st.DrawFn) -> Snapshot:
-    """One Model that requests wait for, on nodes full of others, idle and busy."""
-    models = [ModelState("w", 0.0, spec(), 0, demand=Demand(1, NOW - 5), needs=needs(draw(st.integers(1, LARGEST))))]
+def crowded(draw: st.DrawFn, waiters: str) -> Snapshot:
+    """Models that requests wait for, the oldest first, on nodes full of others, idle and busy."""
+    models = [
+        ModelState(key, 0.0, spec(), 0, demand=Demand(1, NOW - 5 + number), needs=needs(draw(st.integers(1, LARGEST))))
+        for number, key in enumerate(waiters)
+    ]
     nodes = []
     for name in NODES:
         taken = 0
-        for number in range(draw(st.integers(0, 4))):
+        for number in range(draw(st.integers(1, 4))):
             said = activity(in_flight=draw(st.integers(0, 1)), keep_alive=draw(st.sampled_from([1.0, 60.0])))
             pinned = {"min_replicas": draw(st.sampled_from([0, 0, 0, 1]))}
             size = draw(st.integers(1, 5))
             state = ModelState(f"{name}{number}", 0.0, spec(**pinned), 1, (replica(said),))
             models.append(sized(state, size, on=name))
             taken += size
-        nodes.append(NodeState(node(name, max(taken, LARGEST)), {"memory": taken}))
+        nodes.append(NodeState(node(name, taken + draw(st.integers(0, 2))), {"memory": taken}))
     return Snapshot(tuple(models), Policy(max_loaded=99), tuple(nodes))
 
 
 @settings(max_examples=150, deadline=None)
-@given(crowded())
+@given(crowded("w"))
 def test_room_is_made_on_one_node_and_nobody_leaves_without_need(snapshot: Snapshot) -> None:
     made = plan(snapshot, NOW)
     winner = made.decisions["w"]
@@ -141,6 +146,23 @@ def test_room_is_made_on_one_node_and_nobody_leaves_without_need(snapshot: Snaps
         for name, room in free.items()
     }
     assert bool(picked) == (max(could.values()) >= wanted), "room is made wherever it can be"
+
+
+@settings(max_examples=150, deadline=None)
+@given(crowded("w"))
+def test_while_those_who_were_picked_leave_nobody_else_is_picked(snapshot: Snapshot) -> None:
+    first = plan(snapshot, NOW).decisions
+    second = plan(replace(snapshot, models=tuple(_applied(state, first[state.key]) for state in snapshot.models)), NOW)
+    gone = {key for key, decision in first.items() if not decision.replicas}
+    drained = {key for key, decision in first.items() if decision.draining}
+    assert {key for key, decision in second.decisions.items() if not decision.replicas} <= gone
+    assert {key for key, decision in second.decisions.items() if decision.draining} <= drained
+
+
+def _applied(state: ModelState, decision: Decision) -> ModelState:
+    """The Model right after: its replica was told to leave, or it drains."""
+    told = tuple(replace(one, terminating=True) for one in state.replicas) if not decision.replicas else state.replicas
+    return replace(state, desired=decision.replicas, draining=decision.draining, place=decision.place, replicas=told)
 
 
 def _memory(state: ModelState) -> int:
