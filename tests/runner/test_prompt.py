@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corral_server.runner.prompt import chat_prompt, tokens_of
 from corral_server.runner.templates import ChatTemplate
+from tests.runner.formats.transcripts import WEATHER
 from tests.support.fake_engine import BOS, FakeEngine
 from tests.support.runner_server import TEMPLATE
 
@@ -49,3 +50,11 @@ def test_a_bos_that_the_template_wrote_is_not_doubled() -> None:
 
 def test_a_model_that_adds_no_bos_keeps_the_templates() -> None:
     assert tokens_of(FakeEngine(adds_bos=False), "<s>a") == [BOS, ord("a")]
+
+
+def test_a_template_that_names_no_tools_gets_a_note_of_them() -> None:
+    source = TEMPLATE + "{# <tool_call> #}"
+    found = chat_prompt(FakeEngine(), ChatTemplate(source), CHAT[:2], truncate=True, variables={}, tools=[WEATHER])
+    assert '"name":"get_weather"' in found.text
+    assert found.text.startswith("[system]S\n\nYou may call these functions:")
+    assert '<tool_call>\n{"name": "NAME", "arguments": {...}}\n</tool_call>' in found.text

@@ -76,6 +76,35 @@ def test_loop_variables_work() -> None:
     assert render(source, USER, USER) == "0TrueFalse21FalseTrue2"
 
 
+def test_methods_that_are_measured_work_in_loops_that_set_variables() -> None:
+    source = (
+        "{% for m in messages %}{% set x = m.content.replace('h', 'H') %}{{ x }}{{ '-'.join(['a', x]) }}{% endfor %}"
+    )
+    assert render(source) == "Hia-Hi"
+
+
+def test_indent_works_as_jinjas() -> None:
+    assert render("{{ 'a\nb\n\nc' | indent(2) }}|{{ 'a' | indent(2, true) }}") == "a\n  b\n\n  c|  a"
+
+
+def test_what_a_filter_yields_can_be_written_as_json() -> None:
+    assert render("{{ messages | map(attribute='content') | tojson }}") == '["hi"]'
+
+
+def test_a_template_that_loops_over_tools_works_without_any() -> None:
+    assert render("{% for tool in tools %}{{ tool }}{% endfor %}.") == "."
+
+
+def test_a_template_without_a_place_for_a_system_message_gets_it_before_the_first_question() -> None:
+    source = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    )
+    assert render(source, {"role": "system", "content": "S"}, USER) == "[user]S\n\nhi"
+    with pytest.raises(TemplateFailed, match="System role not supported"):
+        render(source, {"role": "system", "content": "S"})
+
+
 def test_raise_exception_is_the_clients_fault() -> None:
     with pytest.raises(TemplateFailed, match=r"^no system role$") as caught:
         render("{{ raise_exception('no system role') }}")
@@ -149,6 +178,7 @@ def test_jinja_is_not_taken_for_go(source: str) -> None:
         "{{ messages.append(1) }}",
         "{{ range(999999999) | list }}",
         "{{ [1] | tojson(indent=999999999) }}",
+        "{% set x = 'a\\n' * 999999 %}{{ x | indent(999999999) }}",
         "{{ 5 | round(-999999999) }}",
         "{{ (5).to_bytes(999999999, 'big') }}",
         _KEEP % "('a' * 4999999) | list",

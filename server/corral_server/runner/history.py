@@ -43,6 +43,18 @@ def as_templates_expect(messages: Sequence[Message], style: Style) -> list[dict[
     return done
 
 
+def without_system(messages: object) -> list[dict[str, object]]:
+    """The chat with its system texts before the first of the user's; empty when there is nothing to be moved."""
+    known = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    system = [str(message.get("content") or "") for message in known if message.get("role") == "system"]
+    others = [message for message in known if message.get("role") != "system"]
+    first = next((index for index, message in enumerate(others) if message.get("role") == "user"), None)
+    if not system or first is None:
+        return []
+    content = "\n\n".join([*system, str(others[first].get("content") or "")])
+    return [*others[:first], {**others[first], "content": content}, *others[first + 1 :]]
+
+
 def _calls(calls: object, style: Style, *, identify: Callable[[str], str]) -> Iterator[dict[str, object]]:
     for index, call in enumerate(calls if isinstance(calls, list) else []):
         function = call.get("function")

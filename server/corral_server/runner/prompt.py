@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from corral_server.runner.delta_json import compact
+from corral_server.runner.formats.families import format_of
 from corral_server.runner.generation import Engine
 from corral_server.runner.templates import ChatTemplate, Message
-from corral_server.runner.tools import Tool
+from corral_server.runner.tools import Tool, function_of, name_of
 
 
 def tokens_of(engine: Engine, text: str) -> list[int]:
@@ -45,6 +47,8 @@ def chat_prompt(
     def attempt(start: int) -> ChatPrompt:
         kept = [m for index, m in enumerate(messages) if index >= start or m.get("role") == "system"]
         text = template.render(kept, variables=variables, tools=tools)
+        if tools and not any(name_of(tool) in text for tool in tools):
+            text = template.render(noted(kept, tools, template.source), variables=variables, tools=tools)
         return ChatPrompt(text, tokens_of(engine, text))
 
     whole = attempt(0)
@@ -58,6 +62,17 @@ def chat_prompt(
         else:
             low = middle + 1
     return attempt(low)
+
+
+def noted(messages: Sequence[Message], tools: Sequence[Tool], source: str) -> list[Message]:
+    """With a system message that tells of the tools, for a template that reads calls and never names the tools."""
+    before, after = format_of(source).frame("NAME")
+    described = "\n".join(compact(function_of(tool)) for tool in tools)
+    note = f"You may call these functions:\n{described}\nTo call one, answer with:\n{before}{{...}}{after}"
+    if messages and messages[0].get("role") == "system":
+        first = {**messages[0], "content": f"{messages[0].get('content') or ''}\n\n{note}"}
+        return [first, *messages[1:]]
+    return [{"role": "system", "content": note}, *messages]
 
 
 def marker_tokens(engine: Engine, markers: Iterable[str]) -> frozenset[int]:

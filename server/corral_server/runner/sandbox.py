@@ -25,6 +25,7 @@ from corral_server.runner.template_limits import (
     Budget,
     TemplateLimit,
     budget,
+    indent,
     join,
     join_with,
     measure,
@@ -129,6 +130,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         own: dict[str, Callable[..., Any]] = {
             "replace": replace,
             "join": join,
+            "indent": indent,
             "string": string,
             "__each": _each,
             "__text": _text,
@@ -167,6 +169,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         budget.get().tick()
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str) and __obj.__name__ in ("join", "replace"):
+            for own in ("_loop_vars", "_block_vars"):  # jinja2 gives them to every call inside of a loop or block
+                kwargs.pop(own, None)
             result: object = (join_with if __obj.__name__ == "join" else replace)(owner, *args, **kwargs)
         else:
             result = super().call(__context, __obj, *args, **kwargs)

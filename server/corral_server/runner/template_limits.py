@@ -95,6 +95,15 @@ def join(items: Iterable[object], d: object = "", attribute: str | None = None) 
     return str(d).join(map(str, parts))
 
 
+def indent(text: object, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """As jinja2's filter."""
+    margin = width if isinstance(width, str) else " " * min(max(width, 0), 256)
+    lines = str(text).split("\n")
+    check(measure(text) + len(lines) * len(margin))
+    indented = [margin + line if line.strip() or blank else line for line in lines[1:]]
+    return "\n".join([(margin if first else "") + lines[0], *indented])
+
+
 def join_with(separator: str, items: Iterable[object]) -> str:
     return join(items, separator)
 

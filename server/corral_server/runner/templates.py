@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from typing import NoReturn
@@ -20,7 +20,7 @@ from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from corral_server.runner.gotemplate.prompting import GoTemplate
 from corral_server.runner.gotemplate.tokens import Unsupported
 from corral_server.runner.history import Message as Message
-from corral_server.runner.history import Style, as_templates_expect
+from corral_server.runner.history import Style, as_templates_expect, without_system
 from corral_server.runner.sandbox import Sandbox
 from corral_server.runner.template_limits import MAX_TEMPLATE, SIZE_LIMIT, TemplateLimit, measure
 
@@ -99,17 +99,18 @@ class ChatTemplate:
             return _run_go(partial(self._go.render, expected, tools=tools, variables=variables or {}))
         if self._template is None:
             raise TemplateFailed(self._broken or "the chat template is broken")
-        goes_on = bool(messages) and messages[-1].get("role") == "assistant"
         style = self._style if any(message.get("tool_calls") for message in messages) else Style()
+        expected = as_templates_expect(messages, style)
+        goes_on = bool(messages) and messages[-1].get("role") == "assistant"
         values = {
             **self._specials,
             **(variables or {}),
-            "messages": as_templates_expect(messages, style),
+            "messages": expected,
             "tools": [dict(tool) for tool in tools] or None,
             "documents": None,
             "add_generation_prompt": prompt_for_answer and not goes_on,
         }
-        text = _render(self._template, values)
+        text = _tried(self._template, values)
         return _opened(text, str(messages[-1].get("content") or "")) if goes_on else text
 
     def insert(self, prompt: str, suffix: str, variables: Mapping[str, object]) -> str:
@@ -172,6 +173,24 @@ def _compile(source: str) -> Template:
         raise TemplateFailed(f"the chat template is broken: {error or type(error).__name__}") from error
 
 
+def _tried(template: Template, values: Mapping[str, object]) -> str:
+    """Some templates want no ``tools`` at all where there are none, and some have no place for a system message."""
+    try:
+        return _render(template, values)
+    except TemplateFailed as error:
+        other = dict(values)
+        if not error.clients_fault and values["tools"] is None:
+            del other["tools"]
+        elif error.clients_fault and (messages := without_system(values["messages"])):
+            other["messages"] = messages
+        else:
+            raise
+        try:
+            return _render(template, other)
+        except TemplateFailed:
+            raise error from None
+
+
 def _render(template: Template, values: Mapping[str, object]) -> str:
     try:
         return _SANDBOX.render(template, values)
@@ -206,6 +225,8 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if isinstance(value, Iterator):
+        value = list(value)
     if measure(value) * (1 + min(indent or 0, 64)) > SIZE_LIMIT or (indent or 0) > 64:
         raise TemplateLimit("tojson would write too much")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -14,6 +14,7 @@ from tests.runner.formats.transcripts import CUTS, PARIS, ROME, WEATHER, cut, pa
 
 HERMES, CODER, GLM, MISTRAL = "<tool_call>", "<tool_call><function=", "<tool_call><arg_key>", "[TOOL_CALLS]"
 LLAMA, HARMONY, COMMAND = "<|python_tag|>", "<|channel|>", "<|START_ACTION|>"
+KIMI, MINIMAX, LFM2 = "<|tool_calls_section_begin|>", "<minimax:tool_call>", "<|tool_call_start|>"
 PHI, GRANITE = "<|tool_call|>[]<|/tool_call|>", "<|tool_call|>"
 
 
@@ -73,6 +74,40 @@ TRANSCRIPTS = [
         CODER,
         "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>",
         Parsed(calls=(PARIS,)),
+    ),
+    Transcript(
+        "seed",
+        CODER,
+        "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n</function>\n</seed:tool_call>",
+        Parsed(calls=(PARIS,)),
+    ),
+    Transcript("functionary", CODER, '<function=get_weather>{"city": "Paris"}</function>', Parsed(calls=(PARIS,))),
+    Transcript(
+        "kimi",
+        KIMI,
+        "Looking.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+        '{"city": "Paris"}<|tool_call_end|><|tool_call_begin|>functions.get_weather:1<|tool_call_argument_begin|>'
+        '{"city": "Rome", "days": 2}<|tool_call_end|><|tool_calls_section_end|>',
+        Parsed(
+            content="Looking.",
+            calls=(
+                Call("get_weather", {"city": "Paris"}, "functions.get_weather:0"),
+                Call("get_weather", {"city": "Rome", "days": 2}, "functions.get_weather:1"),
+            ),
+        ),
+    ),
+    Transcript(
+        "minimax",
+        MINIMAX,
+        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Rome</parameter>\n'
+        '<parameter name="days">2</parameter>\n</invoke>\n</minimax:tool_call>',
+        Parsed(calls=(ROME,)),
+    ),
+    Transcript(
+        "lfm2",
+        LFM2,
+        "<|tool_call_start|>[get_weather(city='Paris'), get_weather(city=\"Rome\", days=2)]<|tool_call_end|>Checking.",
+        Parsed(content="Checking.", calls=_BOTH),
     ),
     Transcript(
         "glm",
@@ -187,6 +222,11 @@ BROKEN = [
     (DEEPSEEK, bars("a<tool calls begin><tool call begin>function<tool sep>f\n```json\n{]\n```<tool call end>")),
     (DEEPSEEK, bars("<tool calls begin>stray<tool calls end>")),
     (PHI, "<|tool_call|>[]<|/tool_call|>"),
+    (KIMI, "<|tool_calls_section_begin|>stray<|tool_calls_section_end|>"),
+    (KIMI, "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"),
+    (MINIMAX, '<minimax:tool_call><invoke name="f"><parameter name="a">1</invoke></minimax:tool_call>'),
+    (LFM2, "<|tool_call_start|>[f(open('x'))]<|tool_call_end|>"),
+    (LFM2, "<|tool_call_start|>[f(a=g())"),
 ]
 """Calls that are none."""
 

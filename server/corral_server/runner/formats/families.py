@@ -11,7 +11,13 @@ from corral_server.runner.formats.deepseek import deepseek
 from corral_server.runner.formats.glm import GLM
 from corral_server.runner.formats.harmony import HARMONY
 from corral_server.runner.formats.hermes import HERMES
+from corral_server.runner.formats.kimi import KIMI
+from corral_server.runner.formats.kimi import OPEN as KIMI_OPEN
+from corral_server.runner.formats.lfm2 import LFM2
+from corral_server.runner.formats.lfm2 import OPEN as LFM2_OPEN
 from corral_server.runner.formats.llama3 import LLAMA3
+from corral_server.runner.formats.minimax import MINIMAX
+from corral_server.runner.formats.minimax import OPEN as MINIMAX_OPEN
 from corral_server.runner.formats.mistral import mistral
 from corral_server.runner.formats.others import COMMAND, GENERIC, GRANITE, PHI4
 from corral_server.runner.formats.qwen_coder import QWEN_CODER
@@ -23,6 +29,9 @@ _FAMILIES: tuple[tuple[str, Callable[[str], Format]], ...] = (
     (DEEPSEEK, deepseek),
     ("[TOOL_CALLS]", mistral),
     ("<|START_ACTION|>", lambda _: COMMAND),
+    (KIMI_OPEN, lambda _: KIMI),
+    (MINIMAX_OPEN, lambda _: MINIMAX),
+    (LFM2_OPEN, lambda _: LFM2),
     ("<function=", lambda _: QWEN_CODER),
     ("<arg_key>", lambda _: GLM),
     ("<tool_call>", lambda _: HERMES),

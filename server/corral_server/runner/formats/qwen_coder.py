@@ -1,6 +1,7 @@
 """Qwen3-Coder: ``<tool_call><function=name><parameter=key>value</parameter>...</function></tool_call>``.
 
 The values are plain text; the tool's schema says what they are. The models leave the outer tag out now and then.
+Functionary writes ``<function=name>{...}</function>``, Seed has an outer tag of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from corral_server.runner.formats import hermes
 from corral_server.runner.formats.calls import Call, Malformed, Unfinished
-from corral_server.runner.formats.json_calls import whole
+from corral_server.runner.formats.json_calls import arguments_of, whole
 from corral_server.runner.formats.sections import Body, Section
 from corral_server.runner.formats.tagged import Tagged
 from corral_server.runner.tools import Tool, name_of, parameters_of
@@ -40,6 +41,8 @@ def _bare(body: str, tools: Sequence[Tool]) -> Body:
 
 
 def _arguments(name: str, text: str, tools: Sequence[Tool]) -> dict[str, object]:
+    if text.lstrip().startswith("{"):
+        return {**arguments_of(whole(text))}
     schemas = value_schemas(name, tools)
     values: dict[str, object] = {}
     at = 0
@@ -70,4 +73,9 @@ def typed(text: str, schema: object) -> object:
         return text
 
 
-QWEN_CODER = Tagged((Section(hermes.OPEN, hermes.CLOSE, read), Section(_OPEN, _CLOSE, _bare)), hermes.CALL)
+_SECTIONS = (
+    Section(hermes.OPEN, hermes.CLOSE, read),
+    Section("<seed:tool_call>", "</seed:tool_call>", read),
+    Section(_OPEN, _CLOSE, _bare),
+)
+QWEN_CODER = Tagged(_SECTIONS, hermes.CALL)
