@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from corral_core.estimate import MIB
+from corral_server.runner import loading
 from corral_server.runner.config import from_environment
 from corral_server.runner.embedding import LAST, EmbeddingOptions
+from corral_server.runner.generation import LoadFailed
+from corral_server.runner.host_memory import HostMemory
 from corral_server.runner.loading import embedding_of, load
 from tests.runner.engines import weights
 from tests.support.runner_server import FACTS
+from tests.support.tiny_model import write
 
 
 def embedding(
@@ -58,3 +64,26 @@ def test_a_template_of_the_model_is_used_and_leaves_the_facts_of_the_weights_alo
     assert "insert" in loaded.facts.capabilities
     assert loaded.weights is not None
     assert "im_start" in loaded.weights.template
+
+
+@pytest.mark.process
+def test_weights_that_do_not_fit_the_container_are_refused_before_they_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"source": f"file://{write(tmp_path)}", "contextLength": 2048}
+    model = json.dumps({"name": "tiny", "namespace": "default", "spec": spec})
+    config = from_environment({"CORRAL_MODEL": model, "CORRAL_THREADS": "1"})
+    shares: list[float] = []
+
+    def note(share: float) -> bool:
+        shares.append(share)
+        return True
+
+    monkeypatch.setattr(loading, "host_memory", lambda: HostMemory(64 * MIB, 63 * MIB))
+    with pytest.raises(LoadFailed, match="of the limit of 64 MiB 1 MiB are free"):
+        load(config, note)
+    assert shares == []
+    monkeypatch.setattr(loading, "host_memory", lambda: HostMemory(64 * MIB, 0))
+    loaded = load(config, note)
+    loaded.engine.close()
+    assert shares[-1] == 1.0
