@@ -284,3 +284,14 @@ def test_surrogates_in_arguments_can_be_sent() -> None:
 def test_a_good_call_after_a_broken_one_is_found() -> None:
     text = f"<tool_call>oops</tool_call>\n<tool_call>{_PARIS_JSON}</tool_call>"
     assert whole(HERMES, text) == Parsed(content="<tool_call>oops</tool_call>", calls=(PARIS,))
+
+
+FAMILIES = sorted({transcript.template for transcript in TRANSCRIPTS} | {DEEPSEEK + "```json", "[TOOL_CALLS]"})
+
+
+@pytest.mark.parametrize("template", FAMILIES)
+def test_a_call_in_the_frame_that_a_grammar_gives_it_can_be_read(template: str) -> None:
+    before, after = format_of(template).frame("get_weather")
+    found = whole(template, f'{before}{{"city": "Paris"}}{after}', thinks=False, prompt_end="<|start|>assistant")
+    assert [(call.name, call.arguments) for call in found.calls] == [("get_weather", {"city": "Paris"})]
+    assert found.content == ""
