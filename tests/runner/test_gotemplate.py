@@ -239,6 +239,17 @@ def test_the_parts_of_a_tool_can_be_asked_for() -> None:
     assert text == "function:get_weather(city string,days integer,)[city]1"
 
 
+def test_the_types_of_a_tool_in_typescript() -> None:
+    types = {"a": {"type": ["integer", "null"]}, "b": {"anyOf": [{"type": "array"}, {"type": "string"}]}, "c": {}}
+    tool = {"function": {"name": "f", "parameters": {"properties": types}}}
+    source = (
+        "{{ range .Messages }}{{ end }}{{ range .Tools }}{{ range $name, $prop := .Function.Parameters.Properties }}"
+        "{{ $name }}: {{ $prop.ToTypeScriptType }};{{ end }}{{ end }}"
+    )
+    text = GoTemplate(source).render([], tools=[tool], variables={})
+    assert text == "a: number | null;b: any[] | string;c: any;"
+
+
 def test_a_field_that_messages_lack_is_named() -> None:
     template = GoTemplate("{{ range .Messages }}{{ .Mood }}{{ end }}")
     with pytest.raises(Unsupported, match=r"\.Mood of a message"):

@@ -6,6 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from corral_server.runner.gotemplate.values import JsonMap, Listed, Struct
 
+_MAX_DEPTH = 8
+_TYPESCRIPT = {
+    "string": "string",
+    "number": "number",
+    "integer": "number",
+    "boolean": "boolean",
+    "array": "any[]",
+    "object": "Record<string, any>",
+    "null": "null",
+}
 _ORDER = ("type", "$defs", "items", "required", "properties")
 
 
@@ -51,8 +61,18 @@ def _property(schema: Mapping[str, object]) -> Struct:
         "Enum": _list(schema.get("enum")),
         "Items": schema.get("items"),
         "AnyOf": _list(schema.get("anyOf")),
+        "ToTypeScriptType": _typescript(schema),
     }
     return Struct("a property", fields, dict(schema))
+
+
+def _typescript(schema: Mapping[str, object], depth: int = 0) -> str:
+    """The type as gpt-oss is told it; a method in Ollama."""
+    if (choices := _list(schema.get("anyOf"))) and depth < _MAX_DEPTH:
+        return " | ".join(_typescript(_map(choice), depth + 1) for choice in choices)
+    kinds = schema.get("type")
+    names = _list(kinds) or ([kinds] if isinstance(kinds, str) else [])
+    return " | ".join(_TYPESCRIPT.get(str(name), "any") for name in names) or "any"
 
 
 def _call(index: int, call: object) -> Struct:
