@@ -30,17 +30,23 @@ def _ne(left: object, right: object) -> bool:
 
 
 def _same(left: object, right: object) -> bool:
-    if isinstance(left, bool) != isinstance(right, bool):
-        return False
-    return left == right
+    """Only what is of one kind can be compared; nothing equals nil but nil."""
+    if left is None or right is None:
+        return left is right
+    return _comparable(left, right) and left == right
+
+
+def _comparable(left: object, right: object) -> bool:
+    if type(left) is not type(right) or not isinstance(left, str | bool | int | float):
+        raise Unsupported(f"a comparison of {kind(left)} with {kind(right)}")
+    return True
 
 
 def _ordered(compare: Callable[[object, object], object]) -> Callable[..., object]:
     def compared(left: object, right: object) -> bool:
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if not numbers and not (isinstance(left, str) and isinstance(right, str)):
-            raise Unsupported(f"a comparison of {kind(left)} with {kind(right)}")
-        return bool(compare(left, right))
+        if isinstance(left, bool):
+            raise Unsupported("a bool put in order")
+        return _comparable(left, right) and bool(compare(left, right))
 
     return compared
 
@@ -57,7 +63,7 @@ def _index(value: object, *keys: object) -> object:
     for key in keys:
         if isinstance(value, Mapping):
             value = value.get(key)
-        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(key, int):
+        elif isinstance(value, Sequence) and not isinstance(value, str) and type(key) is int:
             if not 0 <= key < len(value):
                 raise Unsupported(f"index {key} of a list of {len(value)}")
             value = value[key]
