@@ -25,6 +25,7 @@ from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdo
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
 from corral_server.gateway.peers.known import Peers
+from corral_server.gateway.registry import BLOBS, Registry
 from corral_server.gateway.routes import Handler, Routes
 from corral_server.gateway.routing.dispatch import Dispatcher, ModelGone
 from corral_server.gateway.routing.runners import RunnersInUse
@@ -34,7 +35,8 @@ from corral_server.gateway.unload import is_unload, unload
 from corral_server.gateway.upstream import Pool
 from corral_server.wire.errors import ApiError
 
-_MANAGED = "models are managed as Model resources here: apply or delete a Model instead"
+_NO_CLOUD = "web search and web fetch are features of Ollama's cloud, which is disabled here"
+_NO_AUDIO = "audio transcriptions are not supported here"
 
 
 class Gateway:
@@ -178,7 +180,12 @@ class Gateway:
         limit = self._config.depth_limit
         return parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body)
 
+    async def _read(self, request: Request, kind: str) -> Mapping[str, object]:
+        body = await read_body(request, self._config.body_limit)
+        return parse_body(body, kind=kind, depth_limit=self._config.depth_limit, empty="missing request body")
+
     def _table(self) -> dict[str, dict[str, Handler]]:
+        registry = Registry(self._directory, self._read)
         return {
             "/": {"GET": self._root, "HEAD": self._root},
             "/healthz": {"GET": self._root, "HEAD": self._root},
@@ -191,11 +198,16 @@ class Gateway:
             "/api/me": {"POST": self._account},
             "/api/signout": {"POST": self._account},
             "/api/experimental/model-recommendations": {"GET": self._recommendations},
-            "/api/pull": {"POST": self._managed},
-            "/api/push": {"POST": self._managed},
-            "/api/create": {"POST": self._managed},
-            "/api/copy": {"POST": self._managed},
-            "/api/delete": {"DELETE": self._managed},
+            "/api/user/keys/*": {"DELETE": self._account},
+            "/api/experimental/web_search": {"POST": self._cloud},
+            "/api/experimental/web_fetch": {"POST": self._cloud},
+            "/api/pull": {"POST": registry.pull},
+            "/api/push": {"POST": registry.push},
+            "/api/create": {"POST": registry.create},
+            "/api/copy": {"POST": registry.copy},
+            "/api/delete": {"DELETE": registry.delete},
+            f"{BLOBS}*": {"POST": registry.blob, "HEAD": registry.blob},
+            "/v1/audio/transcriptions": {"POST": self._audio},
             "/v1/models": {"GET": self._models},
             "/v1/models/*": {"GET": self._model},
             **{path: {"POST": self._forward} for path in APIS},
@@ -242,5 +254,8 @@ class Gateway:
     async def _recommendations(self, request: Request) -> Answer:
         return json_answer({"recommendations": []})
 
-    async def _managed(self, request: Request) -> Answer:
-        raise ApiError(501, _MANAGED)
+    async def _cloud(self, request: Request) -> Answer:
+        raise ApiError(403, _NO_CLOUD)
+
+    async def _audio(self, request: Request) -> Answer:
+        raise ApiError(501, _NO_AUDIO)
