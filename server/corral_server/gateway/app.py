@@ -20,6 +20,7 @@ from corral_server.gateway.body import Gone, field, parse_body, read_body
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.cors import FORBIDDEN, Origins, host_allowed, is_loopback
 from corral_server.gateway.directory import Directory
+from corral_server.gateway.encoding import plain_body
 from corral_server.gateway.express import LIMIT as EXPRESS_LIMIT
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
 from corral_server.gateway.front.exchange import Exchange
@@ -125,6 +126,8 @@ class Gateway:
         body = exchange.whole_body()
         if api is None or request.method != "POST" or len(body) > EXPRESS_LIMIT or self._admit(request) is not None:
             return False
+        if request.encoding:
+            return False
         try:
             data = self._parse(api, body)
             model = field(data, "model", kind=api.kind)
@@ -152,6 +155,8 @@ class Gateway:
                 request.length = value
             elif name == b"connection":
                 request.connection = b",".join((request.connection, value)) if request.connection else value
+            elif name == b"content-encoding":
+                request.encoding = value
         if origin:
             verdict = self._origins.check(request.method, origin, host)
             if isinstance(verdict, Answer):
@@ -163,7 +168,7 @@ class Gateway:
 
     async def _forward(self, request: Request) -> Answer | None:
         api = APIS[request.path]
-        body = await read_body(request, self._config.body_limit)
+        body = plain_body(request, await read_body(request, self._config.body_limit))
         data = self._parse(api, body)
         model = field(data, "model", kind=api.kind)
         if not model:

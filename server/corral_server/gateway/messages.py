@@ -29,13 +29,15 @@ TEXT_TYPE = b"text/plain; charset=utf-8"
 class Request:
     """What handlers get.
 
-    ``path`` is decoded; ``length`` is the Content-Length header, ``connection`` all Connection headers; ``extra`` are
-    headers that every answer to this request carries; ``exchange`` is there under the gateway's own server;
-    ``unknown`` is the error text when its Model goes away; ``started`` is set once an answer has begun.
+    ``path`` is decoded; ``length`` is the Content-Length header, ``encoding`` Content-Encoding, ``connection`` all
+    Connection headers; ``extra`` are headers that every answer to this request carries; ``exchange`` is there under the
+    gateway's own server; ``unknown`` is the error text when its Model goes away; ``started`` is set once an answer has
+    begun.
     """
 
     __slots__ = (
         "connection",
+        "encoding",
         "exchange",
         "extra",
         "headers",
@@ -63,6 +65,7 @@ class Request:
         self.extra: Headers = []
         self.length = b""
         self.connection = b""
+        self.encoding = b""
         self.unknown = ""
         self.started = False
 
