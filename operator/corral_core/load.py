@@ -100,7 +100,7 @@ def loads(wanted: Wish, facts: ModelFacts) -> tuple[Load, ...]:
         Load(
             context,
             parallel,
-            min(wanted.batch, context * parallel),
+            max(parallel, min(wanted.batch, context * parallel)),  # each stream has a token in every step
             wanted.cache_type,
             wanted.flash_attention,
             outputs=1 + wanted.draft,

@@ -69,6 +69,10 @@ def test_a_batch_is_no_longer_than_all_contexts() -> None:
     assert [load.batch for load in loads(wish(_spec(contextLength=100), {}), FACTS)] == [400, 100]
 
 
+def test_a_batch_has_room_for_a_token_of_every_request() -> None:
+    assert [load.batch for load in loads(wish(_spec(parameters={"num_batch": 1}), {}), FACTS)] == [4, 1]
+
+
 def test_a_model_for_embeddings_does_not_generate() -> None:
     (load,) = loads(wish(_spec(parallel=8), {}), _embedder("bert", pooling_type=1))
     assert (load.generates, load.parallel, load.embedding) == (False, 1, 512)

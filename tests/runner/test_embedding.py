@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from corral_server.runner.embedding import LAST, EmbeddingOptions, Vector
+from corral_core.load import POOLING_LAST as LAST
+from corral_server.runner.embedding import EmbeddingOptions, Vector
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import EngineFailed, InvalidPrompt, PromptTooLong, Task
 from tests.runner.engines import GREEDY, answer, chat, weights, words

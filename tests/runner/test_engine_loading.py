@@ -9,7 +9,7 @@ import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import LoadFailed, Task
-from tests.runner.engines import GREEDY, answer, weights
+from tests.runner.engines import GREEDY, answer, answers, weights
 from tests.support.tiny_model import write
 
 pytestmark = pytest.mark.process
@@ -85,3 +85,14 @@ def test_locked_and_warmed_up_weights_answer_as_others_do(tmp_path: Path) -> Non
             engine.close()
     assert texts[0] == texts[1]
     assert texts[0]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_a_batch_wanted_smaller_than_the_slots_serves_all_of_them(tmp_path: Path, slots: int) -> None:
+    """Prompts of one token are streams at once, so all of them are in the first batch."""
+    engine = LlamaEngine.load(write(tmp_path), EngineOptions(context_length=64, slots=slots, batch=1, threads=1))
+    try:
+        found = answers(engine, *(Task((5 + n,), GREEDY, max_tokens=3) for n in range(slots)))
+    finally:
+        engine.close()
+    assert [len(one.finish.generated) for one in found] == [3] * slots

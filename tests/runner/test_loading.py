@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from corral_core.estimate import MIB
+from corral_core.load import POOLING_LAST as LAST
 from corral_server.runner import loading
 from corral_server.runner.config import from_environment
-from corral_server.runner.embedding import LAST, EmbeddingOptions
+from corral_server.runner.embedding import EmbeddingOptions
 from corral_server.runner.generation import LoadFailed
 from corral_server.runner.host_memory import HostMemory
 from corral_server.runner.loading import embedding_of, load

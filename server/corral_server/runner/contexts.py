@@ -78,7 +78,7 @@ def make_context(model: LlamaModel, options: EngineOptions, length: int) -> tupl
         wanted = ContextOptions(
             length=length,
             sequences=slots,
-            batch=min(options.batch, length * slots),
+            batch=max(slots, min(options.batch, length * slots)),  # each stream has a token in every step
             threads=options.threads or available_cores(),
             outputs=1 + options.draft,
             unified=options.unified,

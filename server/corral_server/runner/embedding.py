@@ -28,8 +28,8 @@ Vector: TypeAlias = "array[float]"
 """Of type ``f``."""
 
 TOO_LONG = "the input length exceeds the context length"
-NONE, LAST, RANK = 0, 3, 4
-"""llama.cpp's pooling types of which this module must know."""
+RANK = 4
+"""llama.cpp's pooling type of models that score a text in place of embedding it."""
 SEQUENCES = 64
 BATCH = 512
 """Tokens; larger batches of an encoder are slower, for its attention passes over all the batch."""

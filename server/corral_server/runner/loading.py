@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from corral_core.facts import ModelFacts
 from corral_core.gguf_facts import read_facts
+from corral_core.load import POOLING_LAST, POOLING_NONE, reads_in_pieces
 from corral_core.source import locate, parse_source
 from corral_core.template_facts import with_template
 from corral_server.runner.adapters import adapter_files
 from corral_server.runner.config import RunnerConfig
 from corral_server.runner.digests import check_digest
-from corral_server.runner.embedding import LAST, NONE, EmbeddingOptions
+from corral_server.runner.embedding import EmbeddingOptions
 from corral_server.runner.engine import LlamaEngine
 from corral_server.runner.host_memory import fitted, host_memory
 from corral_server.runner.options import Options
@@ -44,9 +45,8 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
 def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:
     """How the model embeds: one made for it as its weights say, another by its last token where that is ``wanted``."""
     if "embedding" not in facts.capabilities:
-        return EmbeddingOptions(pooling=LAST, pieces=True) if wanted else None
+        return EmbeddingOptions(pooling=POOLING_LAST, pieces=True) if wanted else None
     pooling = facts.info.get(f"{facts.family}.pooling_type")
-    causal = facts.info.get(f"{facts.family}.attention.causal") is not False and "bert" not in facts.family
-    if pooling in (NONE, LAST):
-        return EmbeddingOptions(pooling=LAST, pieces=causal, only=True)
+    if pooling in (POOLING_NONE, POOLING_LAST):
+        return EmbeddingOptions(pooling=POOLING_LAST, pieces=reads_in_pieces(facts), only=True)
     return EmbeddingOptions(only=True)
