@@ -32,8 +32,6 @@ LOOK = 0.1
 CLIENTS = 16
 """Requests under way at once at most."""
 
-_SMALL = ("--set", "gateway.resources.requests.cpu=10m", "--set", "operator.resources.requests.cpu=10m")
-
 
 ONE_THREAD: dict[str, object] = {"env": [{"name": "CORRAL_THREADS", "value": "1"}]}
 """What a Model of the tests says about its pod."""
@@ -59,7 +57,7 @@ class Release:
     def install(self, *settings: str) -> None:
         """Returns when operator and gateways are ready."""
         self.__dict__.pop("url", None)
-        self.site.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "4m", *_SMALL, *settings)
+        self.site.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "4m", *settings)
 
     def upgrade(self, *settings: str) -> None:
         flags = ("-n", NAMESPACE, "--wait", "--timeout", "4m", "--reuse-values")
