@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral_server.gateway.front.limits import HEAD_LIMIT
+from corral_server.gateway.front.limits import DEFAULTS
 from corral_server.gateway.relay import SHUTTING_DOWN
 from tests.support.fake_upstream import Call, fake_upstream, reply, stream
 from tests.support.gateway import (
@@ -139,8 +139,8 @@ def test_a_refused_body_is_not_asked_for() -> None:
         (b"POST /api/chat HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
         (b"POST /api/chat HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 300 + b"\r\n", 431),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * (HEAD_LIMIT + 1), 431),
-        (b"GET /" + b"y" * (HEAD_LIMIT + 1), 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (DEFAULTS.head + 1), 431),
+        (b"GET /" + b"y" * (DEFAULTS.head + 1), 431),
     ],
 )
 def test_what_is_not_http_is_refused_and_the_connection_closed(data: bytes, status: int) -> None:

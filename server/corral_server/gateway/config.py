@@ -9,9 +9,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from corral_core.errors import InvalidSetting
 from corral_core.settings import duration_setting, int_setting, list_setting, text_setting
+from corral_server.gateway.front.limits import DEFAULTS, Limits, connections_by_files
+from corral_server.gateway.front.tls import TlsFiles
 
 DEFAULT_PORT = 11434
 MIB = 1024 * 1024
@@ -26,7 +29,9 @@ class GatewayConfig:
 
     A request is sent again at most ``connect_tries`` times when its connection was reset before the runner began it,
     and for ``connect_patience`` when no connection can be made to a runner that is listed as ready.
-    ``origins`` are OLLAMA_ORIGINS' entries; Ollama's defaults are added where they are used.
+    On SIGTERM new connections are still accepted for ``drain_delay``, then held and running requests have
+    ``drain_timeout``. ``upstream_silence`` is how long a runner may send nothing, 0 for ever. ``keys_file`` holds the
+    API keys, empty for none. ``origins`` are OLLAMA_ORIGINS' entries; Ollama's defaults are added where they are used.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +47,11 @@ class GatewayConfig:
     connect_tries: int = 5
     connect_patience: float = 180.0
     drain_timeout: float = 600.0
+    drain_delay: float = 0.0
+    upstream_silence: float = 0.0
+    limits: Limits = DEFAULTS
+    tls: TlsFiles | None = None
+    keys_file: str = ""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, host: str = "0.0.0.0") -> GatewayConfig:  # noqa: S104
@@ -59,7 +69,38 @@ class GatewayConfig:
             connect_timeout=duration_setting(environ, "CORRAL_CONNECT_TIMEOUT", default=5.0, minimum=0.1),
             connect_patience=duration_setting(environ, "CORRAL_CONNECT_PATIENCE", default=180.0),
             drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=600.0),
+            drain_delay=duration_setting(environ, "CORRAL_DRAIN_DELAY", default=0.0),
+            upstream_silence=duration_setting(environ, "CORRAL_UPSTREAM_TIMEOUT", default=0.0),
+            limits=_limits(environ),
+            tls=_tls(environ),
+            keys_file=text_setting(environ, "CORRAL_API_KEYS_FILE"),
         )
+
+
+def _limits(environ: Mapping[str, str]) -> Limits:
+    def seconds(name: str, default: float) -> float:
+        return duration_setting(environ, name, default=default, minimum=0.1)
+
+    return Limits(
+        head=int_setting(environ, "CORRAL_HEAD_LIMIT", default=DEFAULTS.head, minimum=1024, maximum=MIB),
+        headers=int_setting(environ, "CORRAL_HEADER_COUNT", default=DEFAULTS.headers, minimum=8, maximum=10_000),
+        head_timeout=seconds("CORRAL_HEAD_TIMEOUT", DEFAULTS.head_timeout),
+        body_timeout=seconds("CORRAL_BODY_TIMEOUT", DEFAULTS.body_timeout),
+        idle_timeout=seconds("CORRAL_IDLE_TIMEOUT", DEFAULTS.idle_timeout),
+        write_timeout=seconds("CORRAL_WRITE_TIMEOUT", DEFAULTS.write_timeout),
+        connections=int_setting(environ, "CORRAL_MAX_CONNECTIONS", default=0, minimum=0) or connections_by_files(),
+        prefix=parse_prefix(text_setting(environ, "CORRAL_PATH_PREFIX")),
+    )
+
+
+def _tls(environ: Mapping[str, str]) -> TlsFiles | None:
+    """Raises InvalidSetting when only one of the two files is named."""
+    certificate, key = text_setting(environ, "CORRAL_TLS_CERT"), text_setting(environ, "CORRAL_TLS_KEY")
+    if bool(certificate) != bool(key):
+        raise InvalidSetting(
+            "CORRAL_TLS_CERT and CORRAL_TLS_KEY are not allowed without one another: set both, or none"
+        )
+    return TlsFiles(Path(certificate), Path(key)) if key else None
 
 
 def _plain(name: str) -> str:

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 
-import uvicorn
 import uvloop
 
 from corral_core import jsonlog
@@ -23,7 +22,7 @@ from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.kube_directory import KubeSettings, open_directory
 from corral_server.gateway.peers.exchange import PeerSettings, open_exchange
 from corral_server.gateway.peers.known import Peers
-from corral_server.gateway.serving import rest_collector, uvicorn_config
+from corral_server.gateway.serving import DrainingServer, open_more_files, rest_collector, uvicorn_config
 
 
 def main() -> None:
@@ -36,6 +35,7 @@ def main() -> None:
         settings = KubeSettings.from_environment(os.environ)
         peering = PeerSettings.from_environment(os.environ)
         rest_collector()
+        open_more_files()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(config, settings, peering))
     except CorralError as error:
@@ -49,11 +49,11 @@ async def serve(config: GatewayConfig, settings: KubeSettings, peering: PeerSett
         gateway = Gateway(directory, config, peers)
         holding = gateway.dispatcher.queue.holding
         async with open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig):
-            await _Server(uvicorn_config(gateway, config)).serve()
+            await _Server(uvicorn_config(gateway, config), gateway, delay=config.drain_delay).serve()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that says what it does in our log."""
+class _Server(DrainingServer):
+    """The server that says what it does in our log."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -1,22 +1,31 @@
 """The gateway under uvicorn: how it listens, and what SIGTERM does.
 
-On SIGTERM the listening sockets close first, so that nobody new comes; requests that are held or running go on until
-the drain ends, and what is left then gets an error in its wire format.
+On SIGTERM readiness goes off at once, while new connections are still accepted: for ``drain_delay``, in which whoever
+sends them here can notice. Then the listening sockets close, so that nobody new comes; requests that are held or
+running go on until the drain ends, and what is left then gets an error in its wire format.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
+import resource
+import socket
+import ssl
+from collections.abc import Callable
 
 import uvicorn
 
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.front.connection import FrontConnection
+from corral_server.gateway.front.tls import server_context
+from corral_server.gateway.sockets import notice_vanished
 
-IDLE_LIMIT = 75
-"""Seconds that a client's idle connection is kept."""
+LAST_WORDS = 2.0
+"""Seconds in which the errors are written that end what is left when the drain is over."""
+_TICK = 0.1
 BACKLOG = 4096
 
 
@@ -27,10 +36,42 @@ def rest_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+def open_more_files() -> None:
+    """Raises the soft limit of open files to the hard one, as every process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn with the order of ending that is at the top. ``gateway`` is told that it ends."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, delay: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._delay = delay
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers if self.started else ():
+            for listener in server.sockets:
+                notice_vanished(listener)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gateway.draining = True
+        for _ in range(math.ceil(self._delay / _TICK)):
+            if not self.force_exit:  # a second signal does not wait
+                await asyncio.sleep(_TICK)
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(list(self.server_state.tasks), timeout=LAST_WORDS)
+
+
 def uvicorn_config(gateway: Gateway, config: GatewayConfig) -> uvicorn.Config:
     """One process, one event loop; the answers carry the runner's headers and none of uvicorn's."""
     return uvicorn.Config(
         gateway,
+        ssl_context_factory=_context_factory(config),
         host=config.host,
         port=config.port,
         loop="uvloop",
@@ -43,6 +84,17 @@ def uvicorn_config(gateway: Gateway, config: GatewayConfig) -> uvicorn.Config:
         date_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=IDLE_LIMIT,
+        timeout_keep_alive=math.ceil(config.limits.idle_timeout),
         timeout_graceful_shutdown=math.ceil(config.drain_timeout),
     )
+
+
+_ContextFactory = Callable[[uvicorn.Config, Callable[[], ssl.SSLContext]], ssl.SSLContext]
+
+
+def _context_factory(config: GatewayConfig) -> _ContextFactory | None:
+    """Raises InvalidSetting for files that cannot be used."""
+    if config.tls is None:
+        return None
+    context = server_context(config.tls)
+    return lambda settings, default: context

@@ -10,6 +10,7 @@ UpstreamError
 ├── NotBegun        the runner cannot have begun the request
 │   └── Unreachable connecting failed, so not even the connection was there
 └── Broken          it may have begun: no retry
+    └── Silent      it sent nothing for longer than it may
 
 A runner begins a request when it has read all of it. So when a connection ends without a byte of an answer, the request
 was not begun if it never left whole, or if the runner's side ended the connection in order without having got it: the
@@ -45,6 +46,10 @@ class Unreachable(NotBegun):
 
 
 class Broken(UpstreamError):
+    pass
+
+
+class Silent(Broken):
     pass
 
 
@@ -265,8 +270,9 @@ class Pool:
     IDLE_LIMIT = 4.0
     """Seconds; shorter than the runner's own limit, so that the gateway is the one who closes."""
 
-    def __init__(self, *, connect_timeout: float) -> None:
+    def __init__(self, *, connect_timeout: float, make: Callable[[], Connection] = Connection) -> None:
         self._timeout = connect_timeout
+        self._make = make
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -311,7 +317,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                _, connection = await loop.create_connection(Connection, host, port)
+                _, connection = await loop.create_connection(self._make, host, port)
         except OSError as error:
             raise Unreachable(f"cannot connect to the runner at {host}:{port}: {error}") from error
         return connection

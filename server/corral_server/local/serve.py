@@ -20,7 +20,7 @@ import uvloop
 
 from corral_core.errors import CorralError
 from corral_server.gateway.app import Gateway
-from corral_server.gateway.serving import uvicorn_config
+from corral_server.gateway.serving import DrainingServer, open_more_files, uvicorn_config
 from corral_server.local.config import LocalConfig
 from corral_server.local.controller import Controller
 from corral_server.local.directory import LocalDirectory
@@ -41,6 +41,7 @@ def serve(config: LocalConfig, paths: Sequence[Path], log: EventLog) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[Bridge(log)], force=True)
     files = ModelFiles(paths, config.runner.pvc_root)
     listing = first_listing(files)
+    open_more_files()
     listener = bind(config.gateway.host, config.gateway.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Serving(config, files, log).run(listing, listener))
@@ -82,7 +83,8 @@ class _Serving:
         report(self._log, listing, None)
         self._directory.replace(listing.models)
         gateway = Gateway(self._directory, self._config.gateway)
-        server = _Server(uvicorn_config(gateway, self._config.gateway), started=lambda: self._started(listener))
+        config, delay = uvicorn_config(gateway, self._config.gateway), self._config.gateway.drain_delay
+        server = _Server(config, gateway, delay=delay, started=lambda: self._started(listener))
         with self._signals(server):
             async with self._supervisor:
                 await self._serve(server, listing, listener)
@@ -135,11 +137,13 @@ class _Serving:
             self._supervisor.kill()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which end the process before the runners are gone."""
+class _Server(DrainingServer):
+    """The server without its signal handlers, which end the process before the runners are gone."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, *, delay: float, started: Callable[[], None]
+    ) -> None:
+        super().__init__(config, gateway, delay=delay)
         self._tell = started
 
     @contextlib.contextmanager

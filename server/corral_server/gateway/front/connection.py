@@ -1,8 +1,8 @@
 """One client's connection: parsing by httptools, one request at a time, those that were sent ahead wait their turn.
 
 Invariants: nothing is read while READ_AHEAD bytes of a body or a pipelined request wait; a head is bounded in size; a
-client that sends nothing for too long is closed by one lazy timer for the connection, not one for each request; what
-cannot be parsed gets one 400 and the connection closes. uvicorn's server owns the listening and the shutting down.
+client that is too slow is told so and closed (patience.py); what cannot be parsed, or could be read in two ways, gets
+one 400 and the connection closes. uvicorn's server owns the listening and the shutting down.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from corral_server.gateway.front.exchange import Exchange, status_line
-from corral_server.gateway.front.limits import AHEAD_LIMIT, HEAD_LIMIT, HEADER_COUNT, LINGER, SLOW_LIMIT
+from corral_server.gateway.front.ending import Ending
+from corral_server.gateway.front.exchange import Exchange
+from corral_server.gateway.front.limits import AHEAD_LIMIT, DEFAULTS
+from corral_server.gateway.front.patience import Patience
 from corral_server.gateway.front.target import body_head, split_target
 
 log = logging.getLogger(__name__)
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
+_WATCHED = frozenset((b"expect", b"transfer-encoding"))
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
-class FrontConnection(asyncio.Protocol):
+class FrontConnection(Ending, asyncio.Protocol):
     """uvicorn makes one for each connection. ``choked`` is set while the client reads too slowly.
 
     ``write`` is the transport's own: it is called for every piece of every stream.
@@ -43,13 +46,15 @@ class FrontConnection(asyncio.Protocol):
         self._app = config.loaded_app
         self._express: Callable[[Exchange], bool] | None = getattr(config.loaded_app, "express", None)
         self._fresh: Exchange | None = None
-        self._idle_limit = float(config.timeout_keep_alive)
+        self._limits = getattr(config.loaded_app, "limits", DEFAULTS)
+        self._most_headers = self._limits.headers
         self._state = server_state
         self.loop = _loop or asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        self._patience: Patience | None = None
+        self._lingers: asyncio.TimerHandle | None = None
+        self.heard_at = 0.0
         self._target = b""
         self._head_size = 0
         self._reading: Exchange | None = None
@@ -73,14 +78,19 @@ class FrontConnection(asyncio.Protocol):
         self._peer = transport.get_extra_info("peername")
         self._own = transport.get_extra_info("sockname")
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self._heard_at = self.loop.time()
-        self._timer = self.loop.call_later(min(self._idle_limit, SLOW_LIMIT), self._look)
+        self.heard_at = self.loop.time()
+        self._patience = Patience(self, self._limits, self.loop)
+        if len(self._state.connections) > self._limits.connections:
+            self._crowd_out()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
         self._deaf = self._lost = True
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._patience is not None:
+            self._patience.stop()
+            self._patience = None
+        if self._lingers is not None:
+            self._lingers.cancel()
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
         for exchange in (self._current, self._reading):
@@ -90,7 +100,7 @@ class FrontConnection(asyncio.Protocol):
         self._ahead.clear()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self.loop.time()
+        self.heard_at = self.loop.time()
         if self._deaf:
             return
         try:
@@ -98,16 +108,27 @@ class FrontConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(400, b"Invalid HTTP request received.")
+            self._refuse(400, "Invalid HTTP request received.")
         else:
             self._begin_fresh()
-            if self._reading is None or not self._reading.begun:
-                self._head_size += len(data)
-                if self._head_size > HEAD_LIMIT:
-                    self._refuse(431, b"The head of the request is too large.")
+            if self._reading is not None:
+                self._read_partly(self._reading, len(data))
+
+    def eof_received(self) -> bool:
+        """The client sends no more. One that waits for a runner has left, as it looks to every server; what is being
+        answered here is answered.
+        """
+        current = self._current
+        if current is None or not current.complete or current.on_leave is not None or self._scheme == "https":
+            return False
+        self._deaf = current.half = True
+        self._last_request()
+        return True
 
     def pause_writing(self) -> None:
         self.choked = self.loop.create_future()
+        if self._patience is not None:
+            self._patience.choked_at = self.loop.time()
 
     def resume_writing(self) -> None:
         choked, self.choked = self.choked, None
@@ -133,19 +154,20 @@ class FrontConnection(asyncio.Protocol):
             return  # a trailer
         name = name.lower()
         reading.headers.append((name, value))
-        if name == b"expect":
-            reading.expects = value.lower() == b"100-continue"
+        if name in _WATCHED:
+            self._watch(reading, name, value.lower())
 
     def on_headers_complete(self) -> None:
         reading, parser = self._reading, self._parser
         if reading is None or reading.begun:
             return
-        self._head_size = 0
-        reading.begun = True
+        self._head_size = -1
         version = parser.get_http_version()
+        if version != "1.1":
+            _check_old(version, reading)
+        reading.begun = True
         method = parser.get_method()
         path, query = split_target(self._target)
-        reading.old = version == "1.0"
         reading.keep_alive = parser.should_keep_alive()
         reading.scope = {
             "type": "http",
@@ -162,9 +184,9 @@ class FrontConnection(asyncio.Protocol):
             "server": self._own,
             "corral.exchange": reading,
         }
-        if len(reading.headers) > HEADER_COUNT:
-            self._refuse(431, b"The request has too many headers.")
-        elif self._closing:
+        if len(reading.headers) > self._most_headers and self._unwelcome(path):
+            return
+        if self._closing:
             self._deaf = True
         elif self._current is None:
             self._current = self._fresh = reading  # begun when all that came with its head was read
@@ -208,7 +230,7 @@ class FrontConnection(asyncio.Protocol):
         self._current = None
         if exchange.task is None:
             exchange.forget()
-        self._heard_at = self.loop.time()
+        self.heard_at = self.loop.time()
         if not exchange.keep_alive or self._closing:
             self._ahead.clear()
             if exchange.complete:
@@ -276,7 +298,7 @@ class FrontConnection(asyncio.Protocol):
             if self._current is exchange:
                 self._current = None
             exchange.forget()
-            if not exchange.finished and not exchange.gone:
+            if not exchange.finished:
                 self._unanswered(exchange)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
@@ -299,52 +321,26 @@ class FrontConnection(asyncio.Protocol):
         if fresh is not None and self._current is fresh:
             self._begin(fresh)
 
+    def _watch(self, reading: Exchange, name: bytes, value: bytes) -> None:
+        """Raises ValueError for a coding of the body other than ``chunked``: it would go on undecoded."""
+        if name == b"expect":
+            reading.expects = value == b"100-continue"
+        elif value != b"chunked":
+            raise ValueError(value)
+
     def _unanswered(self, exchange: Exchange) -> None:
         """The application ended without a whole response: the client must not take what it has for one."""
-        if exchange.started:
+        if exchange.started or exchange.gone:
             self._close()
-            return
-        self._refuse(500, b"Internal Server Error")
+        else:
+            self._refuse(500, "Internal Server Error")
 
-    def _last_request(self) -> None:
-        self._closing = True
-        for exchange in (self._current, self._reading):
-            if exchange is not None:
-                exchange.keep_alive = False
 
-    def _refuse(self, status: int, text: bytes) -> None:
-        """Ends the connection with a plain answer, unless a response is under way: then that one is the last."""
-        self._deaf = True
-        if self._current is not None and not (self._current is self._reading and not self._current.started):
-            self._last_request()
-            return
-        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
-        self.write(status_line(status) + head + text)
-        if self._current is not None:
-            self._current.leave()
-        self._close()
-
-    def _linger(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self.resume_reading()
-        self._timer = self.loop.call_later(LINGER, self._close)
-
-    def _close(self) -> None:
-        self._deaf = True
-        if self._transport is not None:
-            self._transport.close()
-
-    def _look(self) -> None:
-        """Whether the client has been silent for too long; looked at now and then instead of timed exactly."""
-        silent = self.loop.time() - self._heard_at
-        waits_for_client = self._reading is not None and not self._paused
-        limit = SLOW_LIMIT if waits_for_client or self._head_size else self._idle_limit
-        if silent >= limit and (self._current is None or waits_for_client):
-            self._close()
-            return
-        rest = limit - silent if self._current is None or waits_for_client else limit
-        self._timer = self.loop.call_later(max(0.1, rest), self._look)
+def _check_old(version: str, reading: Exchange) -> None:
+    """Raises ValueError for a version that is not spoken, and for a framing that HTTP/1.0 does not have."""
+    if version != "1.0" or any(name == b"transfer-encoding" for name, _ in reading.headers):
+        raise ValueError(version)
+    reading.old = True
 
 
 def _nowhere(data: bytes) -> None: ...
