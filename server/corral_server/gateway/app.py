@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from corral_core.errors import InvalidName
+from corral_core.metrics import Family
 from corral_server.gateway import metadata
 from corral_server.gateway.apis import APIS, SHOW, Api
 from corral_server.gateway.body import Gone, field, parse_body, read_body
@@ -25,13 +26,16 @@ from corral_server.gateway.express import LIMIT as EXPRESS_LIMIT
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
+from corral_server.gateway.observing import Observing
 from corral_server.gateway.peers.known import Peers
+from corral_server.gateway.record import Sink
 from corral_server.gateway.registry import BLOBS, Registry
 from corral_server.gateway.routes import Handler, Routes
 from corral_server.gateway.routing.dispatch import Dispatcher, ModelGone
 from corral_server.gateway.routing.runners import RunnersInUse
 from corral_server.gateway.running import running
 from corral_server.gateway.shares import Shares
+from corral_server.gateway.silence import connections
 from corral_server.gateway.unload import is_unload, unload
 from corral_server.gateway.upstream import Pool
 from corral_server.wire.errors import ApiError
@@ -43,21 +47,33 @@ _NO_AUDIO = "audio transcriptions are not supported here"
 class Gateway:
     """One instance serves one event loop. ``dispatcher`` is public for those who observe the queue.
 
-    ``peers`` are the other gateways that serve the same Models, if there may be any.
+    ``peers`` are the other gateways that serve the same Models, if there may be any; ``sinks`` hear of every request
+    that has ended.
     """
 
-    def __init__(self, directory: Directory, config: GatewayConfig, peers: Peers | None = None) -> None:
+    def __init__(
+        self, directory: Directory, config: GatewayConfig, peers: Peers | None = None, *, sinks: Sequence[Sink] = ()
+    ) -> None:
         self._directory = directory
         self._config = config
         self._origins = Origins(config.origins)
         self._checks_host = is_loopback(config.host)
         self._alone = peers is None
+        self.limits = config.limits
+        self.draining = False
         peers = peers or Peers(config.gateway_id)
         shares = Shares(config.gateway_id, peers)
-        self.dispatcher = Dispatcher(directory, limit=config.max_queue, elsewhere=peers, allowance=shares.allowed)
+        self._observing = Observing(directory, *sinks)
+        self.dispatcher = Dispatcher(
+            directory,
+            limit=config.max_queue,
+            elsewhere=peers,
+            allowance=shares.allowed,
+            meters=self._observing.meters,
+        )
         peers.changed = recount = self.dispatcher.recount
         self._runners = RunnersInUse(self.dispatcher.queue, peers, shares, recount=recount)
-        self._pool = Pool(connect_timeout=config.connect_timeout)
+        self._pool = Pool(connect_timeout=config.connect_timeout, make=connections(config.upstream_silence))
         self._forwarder = Forwarder(
             self.dispatcher,
             self._pool,
@@ -65,12 +81,18 @@ class Gateway:
             tries=config.connect_tries,
             patience=config.connect_patience,
         )
-        self._routes = Routes(self._table())
+        table = self._table()
+        self._paths = frozenset(table)
+        self._routes = Routes(table)
 
     def close(self) -> None:
         """Withdraws the demand and closes idle connections. Also done by the server's lifespan."""
         self.dispatcher.shutdown()
         self._pool.close()
+
+    def families(self) -> Iterator[Family]:
+        """The gateway's metrics."""
+        return self._observing.families(self.dispatcher.queue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -93,6 +115,8 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send, prefix=self._config.path_prefix)
+        if request.exchange is not None:
+            self._observing.begin(request.exchange, request.path, self._paths)
         await self._guarded(request, self._handle(request))
 
     async def _guarded(self, request: Request, work: Awaitable[Answer | None]) -> None:
@@ -136,7 +160,10 @@ class Gateway:
                 return False
             request.unknown = api.unknown.replace("{}", model)
             resume = functools.partial(self._resume, request, exchange)
-            return self._forwarder.express(request, entry, body, exchange=exchange, resume=resume)
+            sent = self._forwarder.express(request, entry, body, exchange=exchange, resume=resume)
+            if sent:
+                self._observing.begin_for(exchange, api.path, entry)
+            return sent
         except (ApiError, InvalidName):
             return False
 
@@ -178,6 +205,7 @@ class Gateway:
             return json_answer(await unload(self._pool, entry, api.path, model=model, body=body))
         del data
         request.unknown = api.unknown.replace("{}", model)
+        self._observing.about(request.exchange, entry)
         await self._forwarder.forward(request, entry, body)
         return None
 
@@ -222,6 +250,8 @@ class Gateway:
         return Answer(200, b"Ollama is running", TEXT_TYPE)
 
     async def _ready(self, request: Request) -> Answer:
+        if self.draining:
+            return Answer(503, b"the gateway is shutting down", TEXT_TYPE)
         if self._directory.settled():
             return Answer(200, b"ready", TEXT_TYPE)
         return Answer(503, b"the models are not listed yet", TEXT_TYPE)

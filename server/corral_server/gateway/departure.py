@@ -42,6 +42,8 @@ class Departure:
             self._exchange.on_leave = self._leave
             if self._exchange.gone:
                 self._leave()
+            elif self._exchange.half:
+                self._exchange.leave()
         return self
 
     def _watch(self) -> None:

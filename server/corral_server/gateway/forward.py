@@ -19,11 +19,12 @@ from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
 from corral_server.gateway.routing.refusal import Busy
-from corral_server.gateway.upstream import Connection, NotBegun, Pool, Unreachable, UpstreamError
+from corral_server.gateway.upstream import Connection, NotBegun, Pool, Silent, Unreachable, UpstreamError
 from corral_server.wire import headers
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError
 
 _NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEUED, headers.GATEWAY}
+RUNNER_SILENT = "the model sent nothing for longer than it may, please try again"
 _COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
 
 Resume = Callable[[Callable[[], Awaitable[None]]], None]
@@ -86,6 +87,9 @@ class Forwarder:
         self, request: Request, ticket: Ticket, message: list[bytes], *, connection: Connection | None
     ) -> None:
         """``connection``: the request was sent on it already."""
+        record = request.exchange.record if request.exchange is not None else None
+        if record is not None:
+            record.ticket = ticket
         try:
             with Departure(request.receive, request.exchange):
                 await self._run(request, ticket, message, sent=connection)
@@ -104,6 +108,9 @@ class Forwarder:
                     raise ApiError(500, RUNNER_STOPPED) from None
                 self._dispatcher.back(ticket, doubt=True)
                 continue
+            except Silent:
+                self._dispatcher.broke(ticket)
+                raise ApiError(504, RUNNER_SILENT) from None
             except UpstreamError:
                 self._dispatcher.broke(ticket)
                 raise ApiError(500, RUNNER_STOPPED) from None

@@ -74,10 +74,11 @@ class Ticket:
     """One request's claim. It has a ``place`` while it holds a slot, and ``refused`` when it shall not get one.
 
     ``since`` is the arrival in Unix seconds, ``waits_since`` when it first had to wait, on the event loop's clock, kept
-    by those who wait. ``listener`` is called when either of the two was set.
+    by those who wait. ``listener`` is called when either of the two was set. ``waited`` is how many seconds it has
+    waited, ``woke`` whether no runner was ready when it began to.
     """
 
-    __slots__ = ("key", "listener", "number", "place", "refused", "since", "waiting", "waits_since")
+    __slots__ = ("key", "listener", "number", "place", "refused", "since", "waited", "waiting", "waits_since", "woke")
 
     def __init__(self, key: str, number: int, *, since: float) -> None:
         self.key = key
@@ -85,6 +86,8 @@ class Ticket:
         self.since = since
         self.waiting = False
         self.waits_since = 0.0
+        self.waited = 0.0
+        self.woke = False
         self.place: Place | None = None
         self.refused: Exception | None = None
         self.listener: Callable[[], None] | None = None

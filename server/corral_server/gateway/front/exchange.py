@@ -15,6 +15,7 @@ from corral_server.gateway.messages import Headers, Message, Scope
 
 if TYPE_CHECKING:
     from corral_server.gateway.front.connection import FrontConnection
+    from corral_server.gateway.record import Record
 
 READ_AHEAD = 64 * 1024
 """Bytes of a request's body that are kept before the client has to wait for the application."""
@@ -38,8 +39,10 @@ class Exchange:
     """``on_leave`` is called when the client leaves before the response is finished.
 
     ``begun``: the head has been read. ``complete``: all of the request has. ``started``, ``finished``: the response.
+    ``half``: the client has said that it sends no more, and counts as gone as soon as it would have to wait.
     ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first;
     ``on_drain`` is called then when the server wants to end, ``on_writable`` when the client reads again.
+    ``record`` is told what is written, where there is one.
     """
 
     __slots__ = (
@@ -57,12 +60,14 @@ class Exchange:
         "expects",
         "finished",
         "gone",
+        "half",
         "headers",
         "keep_alive",
         "old",
         "on_drain",
         "on_leave",
         "on_writable",
+        "record",
         "scope",
         "started",
         "task",
@@ -77,7 +82,7 @@ class Exchange:
         self.complete = False
         self.started = False
         self.finished = False
-        self.gone = False
+        self.gone = self.half = False
         self.keep_alive = True
         self.expects = False
         self.old = False
@@ -87,6 +92,7 @@ class Exchange:
         self.on_drain: Callable[[], None] | None = None
         self.work: Callable[[], Awaitable[None]] | None = None
         self.task: asyncio.Task[None] | None = None
+        self.record: Record | None = None
         self._body: list[bytes] = []
         self._size = 0
         self._delivered = False
@@ -111,6 +117,8 @@ class Exchange:
 
     def leave(self) -> None:
         """The client is gone."""
+        if self.record is not None and not (self.gone or self.finished):
+            self.record.end(left=True)
         self.gone = True
         self._wake()
         if self.on_leave is not None and not self.finished:
@@ -144,6 +152,7 @@ class Exchange:
         elif not self.bodiless:
             self._count(len(body), more=False)
         self.connection.write(head if self.bodiless else head + body)
+        self._wrote(body, last=True)
         self.finished = True
         self.connection.finished(self)
 
@@ -155,6 +164,7 @@ class Exchange:
         """The next piece, not empty unless it is the last; the caller heeds ``choked``."""
         if self.gone:
             return
+        self._wrote(piece, last=last)
         if self._chunked:
             if not last and not self._head:  # by far the most common
                 self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -214,6 +224,7 @@ class Exchange:
         head = self._head
         if head is None:
             raise RuntimeError("a response begins with its start and ends once")
+        self._wrote(body, last=not more)
         if not self.bodiless:
             if self._chunked:
                 body = _framed(body, more)
@@ -233,6 +244,8 @@ class Exchange:
         if self.started:
             raise RuntimeError("the response has begun already")
         self.started = True
+        if self.record is not None:
+            self.record.status = status
         parts = [STATUS_LINES[status]]
         length, lines = -1, 1
         for name, value in headers:
@@ -272,6 +285,12 @@ class Exchange:
         self._left_over -= size
         if self._left_over < 0 or (not more and self._left_over):
             raise RuntimeError("the response's body has not the length that its head says")
+
+    def _wrote(self, piece: bytes, *, last: bool) -> None:
+        if self.record is not None:
+            self.record.wrote(piece)
+            if last:
+                self.record.end()
 
     def _wake(self) -> None:
         waiter = self._waiter

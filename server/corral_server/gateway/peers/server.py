@@ -6,20 +6,13 @@ It knows one path and no other, reads no body, and changes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import uvicorn
-
-from corral_core.errors import InvalidSetting
 from corral_server.gateway.messages import Receive, Scope, Send
 from corral_server.gateway.peers.held import PATH, Board, Held
-
-_GRACE = 1
-"""Seconds that the streams get to end in."""
+from corral_server.gateway.side import side_server
 
 
 class PeerApp:
@@ -55,42 +48,11 @@ class PeerApp:
         await send({"type": "http.response.body", "body": b""})
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the gateway drains first."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def peer_server(board: Board, host: str, port: int) -> AsyncIterator[int]:
     """Serves until the block ends; gives the port. Raises InvalidSetting when it cannot listen there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise InvalidSetting(f"CORRAL_PEER_PORT={port}: cannot listen on {host}: {error.strerror or error}") from error
-    config = uvicorn.Config(
-        PeerApp(board),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="what is held, for other gateways")
-    try:
-        bound: int = listener.getsockname()[1]
+    async with side_server(PeerApp(board), host, port, setting="CORRAL_PEER_PORT", ending=board.close) as bound:
         yield bound
-    finally:
-        board.close()
-        server.should_exit = True
-        await task
-        listener.close()
 
 
 async def _start(send: Send, status: int, kind: bytes) -> None:

@@ -13,6 +13,7 @@ import time
 
 from corral_server.gateway.admission import Elsewhere, LineFull, QueueFull
 from corral_server.gateway.directory import Directory, Endpoint, Entry
+from corral_server.gateway.metrics import Meters
 from corral_server.gateway.queue import Allowance, Place, Queue, Ticket, all_slots
 from corral_server.gateway.routing.demand import Statements
 from corral_server.gateway.routing.pace import Pace
@@ -38,8 +39,10 @@ class Dispatcher:
         limit: int,
         elsewhere: Elsewhere | None = None,
         allowance: Allowance = all_slots,
+        meters: Meters | None = None,
     ) -> None:
         self._directory = directory
+        self._meters = meters or Meters(directory)
         self._queue = Queue(limit, elsewhere=elsewhere, allowance=allowance)
         self._pace = Pace(self._queue)
         self._statements = Statements(directory.demand, self._level)
@@ -57,15 +60,19 @@ class Dispatcher:
     def enter(self, entry: Entry) -> Ticket:
         """Admits a request. Raises ApiError: 503 when too many wait, or why the Model cannot be served."""
         if entry.failure is not None:
+            self._meters.of(entry.key).refused["unavailable"] += 1
             raise failure_of(entry)
         key, most = entry.key, entry.model.spec.queue.max_pending
         try:
             ticket = self._queue.enter(key, entry.endpoints, since=time.time(), max_pending=most)
         except LineFull:
+            self._meters.of(key).refused["line_full"] += 1
             raise line_full(entry, self._pace.retry_after(key)) from None
         except QueueFull:
+            self._meters.of(key).refused["queue_full"] += 1
             raise queue_full(self._pace.retry_after(key)) from None
         if ticket.waiting:
+            ticket.woke = not entry.endpoints
             self._now_waits(ticket)
         return ticket
 
@@ -81,9 +88,11 @@ class Dispatcher:
             turn = asyncio.get_running_loop().create_future()
             ticket.listener = functools.partial(_settle, turn)
             timer = self._patience(ticket)
+            began = time.perf_counter()
             try:
                 await turn
             finally:
+                ticket.waited += time.perf_counter() - began
                 ticket.listener = None
                 if timer is not None:
                     timer.cancel()
@@ -122,6 +131,7 @@ class Dispatcher:
         """
         if ticket.place is None:
             return
+        self._meters.of(ticket.key).retries["unreachable" if doubt else "not_ready"] += 1
         ticket.place.doubted |= doubt
         self._rest(ticket.key, ticket.place)
         self._queue.back(ticket)
@@ -157,7 +167,12 @@ class Dispatcher:
         if entry is None or limit is None:
             return None
         error = waited_too_long(entry, limit)
-        return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._queue.give_up, ticket, error)
+        return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._give_up, ticket, error)
+
+    def _give_up(self, ticket: Ticket, error: Exception) -> None:
+        if ticket.waiting:
+            self._meters.of(ticket.key).refused["waited_too_long"] += 1
+            self._queue.give_up(ticket, error)
 
     def _rest(self, key: str, place: Place, *, least: float = FIRST_REST) -> None:
         if place.resting:

@@ -1,0 +1,67 @@
+"""What people and their monitors learn of a gateway: metrics at a port of their own, the access log, traces.
+
+The port is apart from that of the clients: metrics name every Model, and a scrape shall not wait behind clients that
+are over the limit of connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from corral_core.metrics import CONTENT_TYPE, Collector, render
+from corral_core.process_metrics import process_families
+from corral_core.settings import int_setting
+from corral_server.gateway.access_log import AccessLog
+from corral_server.gateway.messages import Receive, Scope, Send
+from corral_server.gateway.record import Sink
+from corral_server.gateway.side import answer, side_server
+
+PATH = "/metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """``metrics_port`` 0: no metrics. ``access_log`` is lines a second at most, 0: none."""
+
+    metrics_port: int = 0
+    access_log: int = 20
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, access_log: int = 20) -> MonitorSettings:
+        """Raises InvalidSetting."""
+        return cls(
+            metrics_port=int_setting(environ, "CORRAL_METRICS_PORT", default=0, minimum=0, maximum=65535),
+            access_log=int_setting(environ, "CORRAL_ACCESS_LOG", default=access_log, minimum=0),
+        )
+
+
+def access_log(settings: MonitorSettings) -> Sequence[Sink]:
+    return [AccessLog(settings.access_log)] if settings.access_log else []
+
+
+@asynccontextmanager
+async def metrics_server(settings: MonitorSettings, host: str, *collectors: Collector) -> AsyncIterator[int]:
+    """Tells the metrics until the block ends; gives the port, 0 for none. Raises InvalidSetting."""
+    async with contextlib.AsyncExitStack() as stack:
+        port = 0
+        if settings.metrics_port:
+            server = metrics_at(host, settings.metrics_port, *collectors)
+            port = await stack.enter_async_context(server)
+        yield port
+
+
+@asynccontextmanager
+async def metrics_at(host: str, port: int, *collectors: Collector) -> AsyncIterator[int]:
+    """The same at a given port; 0 lets the system choose."""
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] != PATH or scope["method"] not in ("GET", "HEAD"):
+            await answer(send, 404, b"not found", "text/plain")
+            return
+        await answer(send, 200, render((process_families, *collectors)).encode(), CONTENT_TYPE)
+
+    async with side_server(app, host, port, setting="CORRAL_METRICS_PORT") as bound:
+        yield bound

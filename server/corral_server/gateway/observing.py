@@ -1,0 +1,55 @@
+"""Begins the record of each request, and says who hears of it when it has ended.
+
+Probes of kubelets and load balancers are not requests, and are not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from corral_core.metrics import Family
+from corral_server.gateway.directory import Directory, Entry
+from corral_server.gateway.front.exchange import Exchange
+from corral_server.gateway.metrics import NO_MODEL, Meters
+from corral_server.gateway.queue import Queue
+from corral_server.gateway.record import Record, Sink
+
+OTHER = "other"
+"""The label of paths that are not served."""
+_PROBES = frozenset(("/", "/healthz", "/readyz"))
+
+
+class Observing:
+    """``sinks`` get every record that has ended; without any of them nobody looks at a request one by one."""
+
+    def __init__(self, directory: Directory, *sinks: Sink) -> None:
+        self.meters = Meters(directory)
+        self._sink = _all(sinks) if len(sinks) > 1 else next(iter(sinks), None)
+
+    def begin(self, exchange: Exchange, path: str, paths: Collection[str]) -> None:
+        """A request came whose Model is not known yet. ``paths`` are those that are served."""
+        if path in _PROBES:
+            return
+        api = path if path in paths else OTHER
+        exchange.record = Record(self.meters.nobody, model=NO_MODEL, api=api, headers=exchange.headers, sink=self._sink)
+
+    def begin_for(self, exchange: Exchange, api: str, entry: Entry) -> None:
+        """The same for a request of which everything is known."""
+        key = entry.key
+        exchange.record = Record(self.meters.of(key), model=key, api=api, headers=exchange.headers, sink=self._sink)
+
+    def about(self, exchange: Exchange | None, entry: Entry) -> None:
+        """The request's Model is known now."""
+        if exchange is not None and exchange.record is not None:
+            exchange.record.about(entry.key, self.meters.of(entry.key))
+
+    def families(self, queue: Queue) -> Iterator[Family]:
+        return self.meters.families(queue)
+
+
+def _all(sinks: tuple[Sink, ...]) -> Sink:
+    def tell(record: Record) -> None:
+        for sink in sinks:
+            sink(record)
+
+    return tell

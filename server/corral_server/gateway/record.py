@@ -1,0 +1,93 @@
+"""What is noted of one request while it is served, and what is made of it when it has ended.
+
+The exchange with the client tells when and what was written, the dispatcher how long it waited. Nothing of the request
+or the answer is kept but counts; the one exception is the newest piece of an answer, where the access log reads the
+numbers of tokens, and only while there is an access log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from corral_server.gateway.messages import Headers
+from corral_server.gateway.metrics import Meter
+from corral_server.gateway.queue import Ticket
+
+CLIENT_LEFT = 499
+"""The code of a request whose client left before its answer was complete; nginx' number."""
+
+
+class Record:
+    """Times are ``perf_counter``'s. ``model`` is the Model's key, empty when there is none; ``ticket`` is there when
+    the request could not go to a runner at once; ``client`` names the client's key; ``tail`` is the newest piece.
+    """
+
+    __slots__ = (
+        "api",
+        "begun",
+        "client",
+        "ended",
+        "first",
+        "headers",
+        "meter",
+        "model",
+        "pieces",
+        "sink",
+        "size",
+        "status",
+        "tail",
+        "ticket",
+    )
+
+    def __init__(self, meter: Meter, *, model: str, api: str, headers: Headers, sink: Sink | None) -> None:
+        self.meter = meter
+        self.model = model
+        self.api = api
+        self.headers = headers
+        self.sink = sink
+        self.begun = perf_counter()
+        self.first = self.ended = 0.0
+        self.status = self.pieces = self.size = 0
+        self.client = ""
+        self.tail = b""
+        self.ticket: Ticket | None = None
+
+    def about(self, model: str, meter: Meter) -> None:
+        """Which Model the request is for is known now."""
+        self.model, self.meter = model, meter
+
+    def wrote(self, piece: bytes) -> None:
+        """A piece of the answer's body, perhaps empty, goes to the client."""
+        if not self.first:
+            self.first = perf_counter()
+        self.pieces += 1
+        self.size += len(piece)
+        if self.sink is not None and len(piece) > 32:  # what is shorter only says that the end has come
+            self.tail = piece
+
+    def end(self, *, left: bool = False) -> None:
+        """The answer is written, or the client left. Once."""
+        self.ended = now = perf_counter()
+        meter, ticket = self.meter, self.ticket
+        if left:
+            self.status = CLIENT_LEFT
+        meter.requests[self.api, self.status] += 1
+        meter.bytes += self.size
+        if self.model:
+            waited = ticket.waited if ticket is not None else 0.0
+            meter.queue_wait.observe(waited)
+            if ticket is not None and ticket.woke:
+                meter.wake.observe(waited)
+            if self.status < 400:
+                meter.first_byte.observe(self.first - self.begun)
+                meter.seconds.observe(now - self.begun)
+                if self.pieces > 2:
+                    meter.chunk.observe((now - self.first) / (self.pieces - 1))
+        if self.sink is not None:
+            self.sink(self)
+            self.tail = b""
+
+
+Sink = Callable[[Record], None]
+"""Gets each record when its request has ended."""

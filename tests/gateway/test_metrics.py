@@ -1,0 +1,182 @@
+"""What the gateway tells of its requests, after real ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from corral_core.metrics import render
+from corral_core.process_metrics import process_families
+from corral_server.gateway.monitor import metrics_at
+from tests.support.exposition import families, problems, series, value
+from tests.support.fake_upstream import Behaviour, Call, fake_upstream, refuse, reply, stream
+from tests.support.gateway import MemoryDirectory, Running, endpoint, entry, gateway_over, run, running_gateway
+from tests.support.waiting import auntil
+
+KEY = "default/tiny"
+
+
+def told(gateway: Running) -> str:
+    return render([process_families, gateway.gateway.families])
+
+
+def held(go: asyncio.Event) -> Behaviour:
+    """A whole answer, once ``go`` is set."""
+
+    async def behave(call: Call) -> None:
+        await go.wait()
+        await reply()(call)
+
+    return behave
+
+
+def test_a_request_counts_by_model_path_and_code() -> None:
+    async def scene() -> None:
+        async with gateway_over(reply(body=b'{"done":true}')) as (_, gateway):
+            for _ in range(3):
+                await gateway.chat()
+            await gateway.chat(path="/v1/chat/completions")
+            text = told(gateway)
+            name = "corral_gateway_requests_total"
+            assert value(text, name, model=KEY, api="/api/chat", code="200") == 3
+            assert value(text, name, model=KEY, api="/v1/chat/completions", code="200") == 1
+            assert value(text, "corral_gateway_time_to_first_byte_seconds_count", model=KEY) == 4
+            assert value(text, "corral_gateway_queue_wait_seconds_bucket", model=KEY, le="0.001") == 4
+            assert value(text, "corral_gateway_response_bytes_total", model=KEY) == 4 * 13
+
+    run(scene())
+
+
+def test_names_and_paths_that_do_not_exist_make_no_series() -> None:
+    async def scene() -> None:
+        async with gateway_over() as (_, gateway):
+            for number in range(20):
+                await gateway.chat(f"made-up-{number}")
+                await gateway.http.get(f"/made/up/{number}")
+            text = told(gateway)
+            assert value(text, "corral_gateway_requests_total", model="", api="/api/chat", code="404") == 20
+            assert value(text, "corral_gateway_requests_total", model="", api="other", code="404") == 20
+            assert "made" not in text
+
+    run(scene())
+
+
+def test_probes_are_not_requests() -> None:
+    async def scene() -> None:
+        async with gateway_over() as (_, gateway):
+            await gateway.http.get("/healthz")
+            await gateway.http.get("/readyz")
+            assert series(told(gateway), "corral_gateway_requests_total") == []
+
+    run(scene())
+
+
+def test_the_series_of_a_deleted_model_go_with_it_even_while_its_last_request_ends() -> None:
+    async def scene() -> None:
+        go = asyncio.Event()
+        async with fake_upstream(held(go)) as upstream:
+            directory = MemoryDirectory.of(entry("tiny", upstream.port), entry("other"))
+            async with running_gateway(directory) as gateway:
+                running = asyncio.create_task(gateway.chat())
+                await auntil(lambda: upstream.calls, what="the request is at the runner")
+                assert series(told(gateway), "corral_gateway_in_flight") == [{"model": KEY}, {"model": "default/other"}]
+                directory.remove()
+                go.set()
+                await running
+                assert KEY not in told(gateway)
+
+    run(scene())
+
+
+def test_a_model_that_is_woken_shows_how_long_that_took() -> None:
+    async def scene() -> None:
+        async with fake_upstream(reply()) as upstream:
+            directory = MemoryDirectory.of(entry("tiny"))
+            async with running_gateway(directory) as gateway:
+                waiting = asyncio.create_task(gateway.chat())
+                await gateway.until_waiting(1)
+                text = told(gateway)
+                assert value(text, "corral_gateway_waiting", model=KEY) == 1
+                assert value(text, "corral_gateway_slots", model=KEY) == 0
+                directory.change(endpoints=(endpoint(upstream.port),))
+                await waiting
+                text = told(gateway)
+                assert value(text, "corral_gateway_wake_seconds_count", model=KEY) == 1
+                assert value(text, "corral_gateway_wake_seconds_sum", model=KEY) > 0
+                assert value(text, "corral_gateway_queue_wait_seconds_sum", model=KEY) > 0
+                assert value(text, "corral_gateway_waiting", model=KEY) == 0
+                assert value(text, "corral_gateway_slots", model=KEY) == 4
+
+    run(scene())
+
+
+def test_a_stream_counts_its_pieces_and_a_client_that_leaves_is_499() -> None:
+    async def scene() -> None:
+        pieces = [b'{"n":%d}\n' % number for number in range(5)]
+        go = asyncio.Event()
+        async with gateway_over(held(go), stream(pieces)) as (upstream, gateway):
+            await gateway.chat(stream=True)
+            reader, writer = await gateway.connect()
+            writer.write(b'POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 16\r\n\r\n{"model":"tiny"}')
+            await auntil(lambda: len(upstream.calls) == 2, what="the second request is at the runner")
+            writer.close()
+            await auntil(lambda: 'code="499"' in told(gateway), what="the client is seen to have left")
+            text = told(gateway)
+            assert value(text, "corral_gateway_requests_total", model=KEY, code="499") == 1
+            assert value(text, "corral_gateway_request_seconds_count", model=KEY) == 1
+            del reader
+            go.set()
+
+    run(scene())
+
+
+def test_refusals_and_retries_count_by_reason() -> None:
+    async def scene() -> None:
+        async with fake_upstream(reply(), refuse()) as upstream:
+            directory = MemoryDirectory.of(entry("tiny", upstream.port), entry("cold"))
+            async with running_gateway(directory, max_queue=1) as gateway:
+                assert (await gateway.chat()).status_code == 200
+                waiting = asyncio.create_task(gateway.chat("cold"))
+                await gateway.until_waiting(1)
+                assert (await gateway.chat("cold")).status_code == 503
+                waiting.cancel()
+                text = told(gateway)
+                assert value(text, "corral_gateway_upstream_retries_total", model=KEY, reason="not_ready") == 1
+                assert value(text, "corral_gateway_refused_total", model="default/cold", reason="queue_full") == 1
+                assert value(text, "corral_gateway_requests_total", model="default/cold", code="503") == 1
+
+    run(scene())
+
+
+@asynccontextmanager
+async def scraped() -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
+    async with (
+        gateway_over(stream([b'{"n":1}\n'] * 5)) as (_, gateway),
+        metrics_at("127.0.0.1", 0, gateway.gateway.families) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as monitor,
+    ):
+        yield gateway, monitor
+
+
+def test_a_scrape_is_clean_by_prometheus_own_checks() -> None:
+    async def scene() -> None:
+        async with scraped() as (gateway, monitor):
+            await gateway.chat(stream=True)
+            answer = await monitor.get("/metrics")
+            assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert families(answer.text)["corral_gateway_queue_wait_seconds"] == "histogram"
+            assert problems(answer.text) == ""
+
+    run(scene())
+
+
+def test_clients_find_no_metrics_at_their_port_and_monitors_nothing_else_at_theirs() -> None:
+    async def scene() -> None:
+        async with scraped() as (gateway, monitor):
+            assert (await gateway.http.get("/metrics")).status_code == 404
+            assert (await monitor.get("/api/tags")).status_code == 404
+
+    run(scene())
