@@ -19,6 +19,7 @@ from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.directory import Directory, Endpoint, Entry
 from corral_server.gateway.peers.known import Peers
+from corral_server.gateway.record import Sink
 from corral_server.gateway.serving import uvicorn_config
 from tests.support.fake_upstream import Behaviour, FakeUpstream, fake_upstream
 from tests.support.waiting import auntil
@@ -151,6 +152,7 @@ async def running_gateway(
     plain: bool = False,
     host: str = "0.0.0.0",
     peers: Peers | None = None,
+    sinks: Sequence[Sink] = (),
     **settings: object,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends, then drains.
@@ -159,7 +161,7 @@ async def running_gateway(
     under uvicorn's own protocol instead of the gateway's.
     """
     settled = GatewayConfig(host=host, drain_timeout=drain, **settings)  # type: ignore[arg-type]  # named by the test
-    gateway = Gateway(directory, settled, peers)
+    gateway = Gateway(directory, settled, peers, sinks=sinks)
     config = uvicorn_config(gateway, settled)
     if plain:
         config.http = "httptools"

@@ -20,6 +20,7 @@ from corral_server.gateway import log
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.kube_directory import KubeSettings, open_directory
+from corral_server.gateway.monitor import MonitorSettings, metrics_server, open_sinks
 from corral_server.gateway.peers.exchange import PeerSettings, open_exchange
 from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.serving import DrainingServer, open_more_files, rest_collector, uvicorn_config
@@ -34,21 +35,30 @@ def main() -> None:
         config = GatewayConfig.from_environment(os.environ)
         settings = KubeSettings.from_environment(os.environ)
         peering = PeerSettings.from_environment(os.environ)
+        monitoring = MonitorSettings.from_environment(os.environ)
         rest_collector()
         open_more_files()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(config, settings, peering))
+            runner.run(serve(config, settings, peering, monitoring=monitoring))
     except CorralError as error:
         sys.exit(f"corral-gateway: {error}")
     log.event("exit")
 
 
-async def serve(config: GatewayConfig, settings: KubeSettings, peering: PeerSettings) -> None:
+async def serve(
+    config: GatewayConfig, settings: KubeSettings, peering: PeerSettings, *, monitoring: MonitorSettings
+) -> None:
     peers = Peers(config.gateway_id)
-    async with open_directory(settings, gateway_id=config.gateway_id) as directory:
-        gateway = Gateway(directory, config, peers)
+    async with (
+        open_sinks(monitoring, os.environ) as sinks,
+        open_directory(settings, gateway_id=config.gateway_id) as directory,
+    ):
+        gateway = Gateway(directory, config, peers, sinks=sinks)
         holding = gateway.dispatcher.queue.holding
-        async with open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig):
+        async with (
+            metrics_server(monitoring, config.host, gateway.families),
+            open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig),
+        ):
             await _Server(uvicorn_config(gateway, config), gateway, delay=config.drain_delay).serve()
 
 

@@ -6,20 +6,27 @@ are over the limit of connections.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from corral_core.errors import InvalidSetting
 from corral_core.metrics import CONTENT_TYPE, Collector, render
 from corral_core.process_metrics import process_families
-from corral_core.settings import int_setting
+from corral_core.settings import bool_setting, int_setting, text_setting
 from corral_server.gateway.access_log import AccessLog
 from corral_server.gateway.messages import Receive, Scope, Send
 from corral_server.gateway.record import Sink
 from corral_server.gateway.side import answer, side_server
 
+if TYPE_CHECKING:
+    from corral_server.gateway.tracing import Tracing
+
 PATH = "/metrics"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,30 @@ class MonitorSettings:
         )
 
 
-def access_log(settings: MonitorSettings) -> Sequence[Sink]:
-    return [AccessLog(settings.access_log)] if settings.access_log else []
+@asynccontextmanager
+async def open_sinks(settings: MonitorSettings, environ: Mapping[str, str]) -> AsyncIterator[Sequence[Sink]]:
+    """Who hears of requests that have ended. Raises InvalidSetting when tracing is asked for and not installed."""
+    sinks: list[Sink] = [AccessLog(settings.access_log)] if settings.access_log else []
+    tracing = _tracing(environ)
+    if tracing is None:
+        yield sinks
+        return
+    try:
+        yield [*sinks, tracing]
+    finally:
+        await asyncio.to_thread(tracing.close)
+
+
+def _tracing(environ: Mapping[str, str]) -> Tracing | None:
+    """Imported only where it is asked for."""
+    asked = [name for name in _ENDPOINTS if text_setting(environ, name)]
+    if not asked or bool_setting(environ, "OTEL_SDK_DISABLED", default=False):
+        return None
+    try:
+        from corral_server.gateway.tracing import Tracing
+    except ImportError as error:
+        raise InvalidSetting(f"{asked[0]} is set, but corral[tracing] is not installed: {error}") from error
+    return Tracing()
 
 
 @asynccontextmanager

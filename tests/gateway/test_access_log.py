@@ -1,0 +1,119 @@
+"""One line a request: what it says, what it never says, and that a flood of requests is no flood of lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from corral_server.gateway.access_log import AccessLog
+from tests.support.fake_upstream import Behaviour, fake_upstream, reply, stream
+from tests.support.gateway import MemoryDirectory, endpoint, entry, run, running_gateway
+
+Line = dict[str, object]
+
+NATIVE = b'{"done":true,"prompt_eval_count":12,"prompt_eval_duration":5,"eval_count":34}\n'
+OPENAI = b'data: {"usage":{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15}}\n\n'
+
+
+async def lines_of(*answers: Behaviour, rate: int = 100, requests: int = 1, **fields: object) -> list[Line]:
+    lines: list[Line] = []
+    log = AccessLog(rate, write=lambda name, **said: lines.append({"event": name, **said}), clock=lambda: 1.0)
+    async with fake_upstream(*answers) as upstream:
+        directory = MemoryDirectory.of(entry("tiny", upstream.port))
+        async with running_gateway(directory, sinks=[log]) as gateway:
+            for _ in range(requests):
+                await gateway.chat(**fields)  # type: ignore[arg-type]  # fields of the body
+            await gateway.chat("nobody")
+    return lines
+
+
+def test_a_line_says_what_was_asked_of_whom_and_how_it_went() -> None:
+    async def scene() -> None:
+        [line] = await lines_of(stream([b'{"a":1}\n', NATIVE]))
+        assert {name: line[name] for name in ("event", "model", "api", "code", "waited", "wake", "bytes")} == {
+            "event": "request",
+            "model": "default/tiny",
+            "api": "/api/chat",
+            "code": 200,
+            "waited": 0.0,
+            "wake": False,
+            "bytes": 8 + len(NATIVE),
+        }
+        ttft, seconds = line["ttft"], line["seconds"]
+        assert isinstance(ttft, float)
+        assert isinstance(seconds, float)
+        assert 0 <= ttft <= seconds
+
+    run(scene())
+
+
+def test_tokens_are_read_from_the_end_of_either_wire_format() -> None:
+    async def scene() -> None:
+        for answer, tokens in (
+            (stream([b"{}\n", NATIVE]), (12, 34)),
+            (stream([OPENAI, b"data: [DONE]\n\n"], kind="text/event-stream"), (7, 8)),
+            (reply(body=b'{"type":"message","usage":{"input_tokens":3,"output_tokens":4}}'), (3, 4)),
+            (reply(body=b'{"embedding":[1]}'), (None, None)),
+        ):
+            [line] = await lines_of(answer)
+            assert (line.get("prompt_tokens"), line.get("tokens")) == tokens
+
+    run(scene())
+
+
+def test_numbers_that_a_model_writes_are_not_taken_for_tokens() -> None:
+    async def scene() -> None:
+        body = json.dumps({"response": '{"eval_count":99,"completion_tokens":99}'}).encode()
+        [line] = await lines_of(reply(body=body))
+        assert "tokens" not in line
+
+    run(scene())
+
+
+def test_no_word_of_the_prompt_or_the_answer_is_in_a_line() -> None:
+    async def scene() -> None:
+        lines = await lines_of(reply(body=b'{"response":"answered secret"}'), prompt="asked secret")
+        assert "secret" not in json.dumps(lines)
+
+    run(scene())
+
+
+def test_a_flood_is_a_bounded_number_of_lines_and_says_what_it_left_out() -> None:
+    now = [1.0]
+    lines: list[Line] = []
+    log = AccessLog(2, write=lambda name, **said: lines.append({"event": name, **said}), clock=lambda: now[0])
+
+    async def scene() -> None:
+        async with (
+            fake_upstream(reply()) as upstream,
+            running_gateway(MemoryDirectory.of(entry("tiny", upstream.port)), sinks=[log]) as gateway,
+        ):
+            for _ in range(7):
+                await gateway.chat()
+            assert len(lines) == 2
+            now[0] += 1
+            await gateway.chat()
+            assert lines[-1]["skipped"] == 5
+            assert "skipped" not in lines[0]
+
+    run(scene())
+
+
+def test_a_request_that_woke_its_model_says_so() -> None:
+    lines: list[Line] = []
+    log = AccessLog(9, write=lambda name, **said: lines.append({"event": name, **said}))
+
+    async def scene() -> None:
+        async with fake_upstream(reply()) as upstream:
+            directory = MemoryDirectory.of(entry("tiny"))
+            async with running_gateway(directory, sinks=[log]) as gateway:
+                waiting = asyncio.create_task(gateway.chat())
+                await gateway.until_waiting(1)
+                directory.change(endpoints=(endpoint(upstream.port),))
+                await waiting
+        waited = lines[0]["waited"]
+        assert isinstance(waited, float)
+        assert waited > 0
+        assert lines[0]["wake"] is True
+
+    run(scene())
