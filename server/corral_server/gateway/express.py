@@ -130,6 +130,8 @@ class Express:
         self._exchange.go_on(self._until_end)
 
     async def _until_end(self) -> None:
+        if self._exchange.gone or self._exchange.finished:
+            return
         self._ended = asyncio.get_running_loop().create_future()
         try:
             await self._ended

@@ -274,14 +274,16 @@ class FrontConnection(Ending, asyncio.Protocol):
     async def _run(self) -> None:
         """Answers one exchange after the other. One task for the connection is cheaper than one for each request."""
         try:
-            while not self._lost:
+            while True:
                 exchange = self._current
-                if exchange is None or exchange.task is None:
+                if exchange is not None and exchange.task is not None and not (self._lost and exchange.work is None):
+                    await self._answer(exchange)  # what went ahead holds a slot, and gives it back however it ends
+                elif self._lost:
+                    return
+                else:
                     self._turn = self.loop.create_future()
                     await self._turn
                     self._turn = None
-                else:
-                    await self._answer(exchange)
         finally:
             if self._task is not None:
                 self._state.tasks.discard(self._task)
