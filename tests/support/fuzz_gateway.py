@@ -43,9 +43,10 @@ STREAM = (
     b'"n":1}\n\r\n8\r\n{"n":2}\n\r\n',
     b"0\r\n\r\n",
 )
+HALF_AN_ANSWER = (b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\nshort", b"")
 BAD_ANSWERS = (
     (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",),
-    (b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\nshort", b""),
+    HALF_AN_ANSWER,
     (b"nonsense\r\n\r\n",),
     (STREAM[0], b""),
     (b"HTTP/1.1 200 OK\r\nx: a\x00b\r\n\r\n",),
@@ -170,13 +171,22 @@ class Fuzz:
             return (b"HTTP/1.1 503 Not Now\r\ncontent-length: 0\r\n\r\n",)
         return self.bad or (STREAM if b"stream" in data[-1] else (ANSWER,))
 
+    def client(self) -> tuple[FrontConnection, _Transport]:
+        """One more connection."""
+        connection = FrontConnection(self.config, self.state, {}, asyncio.get_running_loop())
+        client = _Transport(connection)
+        connection.connection_made(cast(asyncio.Transport, client))
+        return connection, client
+
+    async def until_settled(self) -> None:
+        """Raises Wrong when something is left over."""
+        await self._until(self._settled)
+
     async def run(self, seed: int, number: int) -> None:
         """Raises Wrong."""
         rng = random.Random(number)
         self.bad = rng.choice(BAD_ANSWERS) if rng.random() < 0.02 else None
-        connection = FrontConnection(self.config, self.state, {}, asyncio.get_running_loop())
-        client = _Transport(connection)
-        connection.connection_made(cast(asyncio.Transport, client))
+        connection, client = self.client()
         for piece in case(seed, number):
             await self._until(lambda: not client.paused or client.closed)
             if client.closed:
@@ -193,7 +203,7 @@ class Fuzz:
             client.close()
         await self._until(lambda: not self.state.connections or not self.state.tasks)
         client.close()
-        await self._until(self._settled)
+        await self.until_settled()
         self._check_responses(bytes(client.out), whole=not impatient)
         if self.problems:
             raise Wrong("; ".join(self.problems))
