@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from corral_core.jsonfields import Json, integer, mapping, objects, text
+from corral_kube.calls import UNREACHABLE, Calls
 from corral_kube.errors import Conflict, KubeError, NotFound, Unreachable, failure
 
 TIMEOUT = 15.0
@@ -84,6 +86,7 @@ class Kube:
         self._api: Any = api  # the client's methods have no types
         self._manager = manager
         self._token_path = token_path
+        self.calls = Calls()
 
     async def get(self, path: str) -> Json:
         return await self._call("GET", path)
@@ -193,12 +196,17 @@ class Kube:
         headers = {"Content-Type": content, "Accept": _JSON}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + ("?" + urlencode(query) if query else "")
+        began, code = time.perf_counter(), UNREACHABLE
         try:
-            return await self._api.rest_client.request(
+            answer = await self._api.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=timeout
             )
+            code = str(answer.status)
+            return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+        finally:
+            self.calls.note(method, path, watch="watch" in query, code=code, seconds=time.perf_counter() - began)
 
 
 async def connect(kubeconfig: str | None, *, manager: str) -> Kube:

@@ -19,6 +19,7 @@ from corral_core.snapshot import Decision, Plan, Policy
 from corral_kube.errors import KubeError
 from corral_operator import logs
 from corral_operator.actor import Foreign
+from corral_operator.metrics import Measures
 from corral_operator.objects import ModelObject
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.status import View
@@ -69,7 +70,9 @@ class Controller:
         reporter: Reporting,
         may_act: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
+        measures: Measures | None = None,
     ) -> None:
+        self._measures = measures or Measures()
         self._store = store
         self._queue = queue
         self._policy = policy
@@ -143,6 +146,7 @@ class Controller:
         await self._tell(key)
 
     def _replan(self) -> None:
+        began = time.perf_counter()
         now = self._clock()
         before = self._plan.decisions
         self._stale = False
@@ -155,8 +159,11 @@ class Controller:
             old = before.get(key)
             if old != decision:
                 self._queue.add(key)
+            item = self._store.models.get(key)
+            self._measures.decided(old, decision, item.model.spec if item is not None and item.model else None)
             if old is None or old.replicas != decision.replicas:
                 logs.event("decided", model=key, replicas=decision.replicas, reason=decision.reason)
+        self._measures.plan.observe(time.perf_counter() - began)
         times = [self._plan.next, self._store.next_demand_end(now)]
         known = [when for when in times if when is not None]
         if known:

@@ -33,6 +33,7 @@ from corral_operator.inspection import Inspection
 from corral_operator.lease import Lease, LeaseLost
 from corral_operator.lister import Lister
 from corral_operator.lost import LostPods
+from corral_operator.metrics import Measures
 from corral_operator.observe import RunnerInfo, Store
 from corral_operator.reporter import Reporter
 from corral_operator.surroundings import Surroundings
@@ -45,13 +46,14 @@ class Operator:
     ``run`` returns after ``stop`` was set, or raises what failed: LeaseLost when the term is over.
     """
 
-    def __init__(self, kube: Kube, config: OperatorConfig, health: Health) -> None:
+    def __init__(self, kube: Kube, config: OperatorConfig, health: Health, measures: Measures | None = None) -> None:
         self._kube = kube
+        self._measures = measures = measures or Measures()
         self._health = health
         self._config = config
         self._lease = Lease(kube, config.lease)
         self._store = Store()
-        self._queue = WorkQueue()
+        self._queue = WorkQueue(measures.queue)
         self._owners: dict[str, str] = {}
         self._streams: Streams | None = None
         inspection = Inspection(kube, self._store, config.runner, limit=config.inspectors, wake=self._queue.add_after)
@@ -62,6 +64,7 @@ class Operator:
             actor=Actor(kube, self._store, config.runner, inspection),
             reporter=Reporter(kube, self._store, config.runner),
             may_act=self._lease.held,
+            measures=measures,
         )
         self._surroundings = Surroundings(
             kube, self._store.nodes, namespaces=config.namespaces, changed=self._controller.surrounded
@@ -70,10 +73,12 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> None:
         self._health.begin(self._queue, self._lease.stands_by)
+        self._measures.begin(self._queue, self._store)
         try:
             await self._term(stop)
         finally:
             self._health.end()
+            self._measures.end()
 
     async def _term(self, stop: asyncio.Event) -> None:
         if not await _unless(stop, self._lease.acquire()):
@@ -104,6 +109,7 @@ class Operator:
                 tasks.start(self._controller.work())
             self._queue.add(PLAN)
             self._health.act()
+            self._measures.act()
             logs.event("ready")
             await tasks.wait()
 
@@ -207,11 +213,12 @@ async def _serve(config: OperatorConfig) -> None:
         loop.add_signal_handler(number, stop.set)
     health = Health()
     kube = await connect(config.kubeconfig, manager=FIELD_MANAGER)
+    measures = Measures(kube.calls)
     try:
-        async with web.serving(web.pages(health), config.http_port):
+        async with web.serving(web.pages(health, measures), config.http_port):
             while not stop.is_set():
                 try:
-                    await Operator(kube, config, health).run(stop)
+                    await Operator(kube, config, health, measures).run(stop)
                 except LeaseLost as error:
                     logs.event("lease_lost", level=logging.ERROR, error=str(error))
     finally:

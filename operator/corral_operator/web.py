@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from corral_core.metrics import CONTENT_TYPE
 from corral_operator import logs
 from corral_operator.health import Health, Verdict
+from corral_operator.metrics import Measures
 
 PLAIN = "text/plain; charset=utf-8"
 
@@ -29,9 +31,10 @@ class Page:
 Pages = Mapping[str, Callable[[], Page]]
 
 
-def pages(health: Health) -> Pages:
+def pages(health: Health, measures: Measures) -> Pages:
     """What is served at which path."""
     return {
+        "/metrics": lambda: Page(measures.text(), content_type=CONTENT_TYPE),
         "/healthz": lambda: _verdict(health.alive()),
         "/readyz": lambda: _verdict(health.ready()),
     }

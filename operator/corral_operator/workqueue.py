@@ -10,9 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from corral_core.metrics import Histogram
+
+
+class QueueMeasures:
+    """What a queue counts: keys that became due, seconds until they were handed out, seconds of work on them."""
+
+    def __init__(self) -> None:
+        self.adds = 0
+        self.retries = 0
+        self.waited = Histogram()
+        self.worked = Histogram()
+
 
 class WorkQueue:
-    def __init__(self) -> None:
+    def __init__(self, measures: QueueMeasures | None = None) -> None:
+        self._measures = measures or QueueMeasures()
+        self._due: dict[str, float] = {}
         self._ready: deque[str] = deque()
         self._dirty: set[str] = set()
         self._working: dict[str, float] = {}
@@ -20,6 +34,11 @@ class WorkQueue:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
         self._wakeup = asyncio.Event()
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a worker."""
+        return len(self._ready)
 
     def add(self, key: str) -> None:
         """Hands the key out as soon as a worker is free."""
@@ -29,6 +48,8 @@ class WorkQueue:
         if key in self._dirty:
             return
         self._dirty.add(key)
+        self._measures.adds += 1
+        self._due[key] = asyncio.get_running_loop().time()
         if key not in self._working:
             self._hand_out(key)
 
@@ -49,6 +70,7 @@ class WorkQueue:
         """Hands a key that failed out again, later each time; returns the delay in seconds (0.1 up to 30)."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self._measures.retries += 1
         delay = min(0.1 * 2.0 ** min(failures, 12), 30.0)
         self.add_after(key, delay)
         return delay
@@ -60,11 +82,14 @@ class WorkQueue:
             await self._wakeup.wait()
         key = self._ready.popleft()
         self._dirty.discard(key)
-        self._working[key] = self._moved = asyncio.get_running_loop().time()
+        self._working[key] = self._moved = now = asyncio.get_running_loop().time()
+        self._measures.waited.observe(now - self._due.pop(key, now))
         return key
 
     def done(self, key: str) -> None:
-        self._working.pop(key, None)
+        began = self._working.pop(key, None)
+        if began is not None:
+            self._measures.worked.observe(asyncio.get_running_loop().time() - began)
         if key in self._dirty:
             self._hand_out(key)
 

@@ -12,6 +12,7 @@ from corral_core.snapshot import Policy
 from corral_kube.errors import Unreachable
 from corral_operator.actor import Foreign
 from corral_operator.controller import PLAN, Controller
+from corral_operator.metrics import Measures
 from corral_operator.objects import ModelObject
 from corral_operator.observe import DELETED, Store
 from corral_operator.status import View
@@ -30,7 +31,8 @@ class World:
         self.leads = True
         self.asked = 0
         self.store = Store()
-        self.queue = WorkQueue()
+        self.measures = Measures()
+        self.queue = WorkQueue(self.measures.queue)
         self.version = 100
         self.done: list[tuple[str, int]] = []
         self.views: dict[str, View] = {}
@@ -46,6 +48,7 @@ class World:
             reporter=self,
             may_act=self._may_act,
             clock=lambda: self.now,
+            measures=self.measures,
         )
 
     async def ensure(self, item: ModelObject, replicas: int) -> None:

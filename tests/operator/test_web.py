@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from corral_operator.health import Health
+from corral_operator.metrics import Measures
 from corral_operator.web import Page, Pages, pages, serving
 from corral_operator.workqueue import WorkQueue
 
@@ -25,11 +26,11 @@ async def get(table: Pages, path: str) -> tuple[int, str, str]:
 
 def test_the_probes_follow_the_operators_health() -> None:
     health = Health()
-    assert asyncio.run(get(pages(health), "/readyz")) == (503, "text/plain; charset=utf-8", "starting\n")
-    assert asyncio.run(get(pages(health), "/healthz"))[0] == 200
+    assert asyncio.run(get(pages(health, Measures()), "/readyz")) == (503, "text/plain; charset=utf-8", "starting\n")
+    assert asyncio.run(get(pages(health, Measures()), "/healthz"))[0] == 200
     health.begin(WorkQueue(), lambda: False)
     health.act()
-    assert asyncio.run(get(pages(health), "/readyz"))[::2] == (200, "acting\n")
+    assert asyncio.run(get(pages(health, Measures()), "/readyz"))[::2] == (200, "acting\n")
 
 
 def test_a_page_keeps_its_type_and_another_path_is_not_there() -> None:
