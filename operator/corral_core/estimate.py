@@ -41,7 +41,8 @@ _TYPES = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
 class Estimate:
     """Bytes, each part in whole MiB. ``overhead`` is the process itself; ``load`` is what it was estimated for.
 
-    ``embedding`` is the cache and the computing of embedding requests, which have a context of their own.
+    ``embedding`` is the cache and the computing of embedding requests, which have a context of their own; ``adapters``
+    are the LoRA adapters, all of which are in memory at once.
     """
 
     weights: int
@@ -50,11 +51,12 @@ class Estimate:
     embedding: int
     overhead: int
     load: Load
+    adapters: int = 0
 
     @property
     def engine(self) -> int:
         """What llama.cpp itself takes, as the runner tells in ``size_bytes``."""
-        return self.weights + self.kv + self.graph + self.embedding
+        return self.weights + self.adapters + self.kv + self.graph + self.embedding
 
     @property
     def total(self) -> int:
@@ -62,6 +64,8 @@ class Estimate:
 
     def __str__(self) -> str:
         parts = [f"weights {_mib(self.weights)}"]
+        if self.adapters:
+            parts.append(f"adapters {_mib(self.adapters)}")
         if self.load.generates:
             cache = f"{self.load.parallel} x {self.load.context} tokens"
             parts += [f"KV cache {_mib(self.kv)} for {cache}", f"computing {_mib(self.graph)}"]
@@ -70,17 +74,17 @@ class Estimate:
         return f"{_mib(self.total)} MiB: {', '.join(parts)}, the process {_mib(self.overhead)}"
 
 
-def estimate(shape: Shape, load: Load, *, gpus: int = 0) -> Estimate:
+def estimate(shape: Shape, load: Load, *, gpus: int = 0, adapters: int = 0) -> Estimate:
     """The memory of the host that a runner of such weights takes when it is started like that.
 
-    With GPUs the weights and the cache count as well: they pass through the host's memory, and what does not fit the
-    GPUs stays there.
+    ``adapters`` is the bytes of its LoRA adapters: each is read into memory of its own. With GPUs the weights and the
+    cache count as well: they pass through the host's memory, and what does not fit the GPUs stays there.
     """
     overhead = PROCESS + FOR_TOKEN * shape.vocabulary + (GPU_HOST if gpus else 0)
     generating = (_kv(shape, load), _graph(shape, load)) if load.generates else (0, 0)
-    parts = (shape.weights, *generating, _embedding(shape, load), overhead)
-    weights, kv, graph, embedding, overhead = (_blocks(part, MIB) * MIB for part in parts)
-    return Estimate(weights, kv, graph, embedding, overhead, load)
+    parts = (shape.weights, *generating, _embedding(shape, load), overhead, adapters)
+    weights, kv, graph, embedding, overhead, adapters = (_blocks(part, MIB) * MIB for part in parts)
+    return Estimate(weights, kv, graph, embedding, overhead, load, adapters)
 
 
 def _embedding(shape: Shape, load: Load) -> int:

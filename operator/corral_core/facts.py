@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from corral_core.jsonfields import text
 from corral_core.shape import Shape
@@ -16,7 +16,8 @@ class ModelFacts:
     ``size`` is the weights file in bytes; ``parameter_size`` is Ollama's text (``135M``, ``1.2B``);
     ``quantization_level`` llama.cpp's name of the file type (``Q4_1``); ``info`` the header's scalar keys
     (arrays are null, the chat template is left out), as /api/show's ``model_info`` has them. ``shape`` is what a
-    runner's memory follows from; ``source`` and ``sha256`` are those of the Model that they were read for.
+    runner's memory follows from, together with ``adapters_size``, the bytes of its LoRA adapters. ``source`` and
+    ``sha256`` are those of the Model that they were read for, and ``adapters`` says which it had (``weights.py``).
     """
 
     size: int
@@ -33,6 +34,8 @@ class ModelFacts:
     shape: Shape | None = None
     source: str = ""
     sha256: str = ""
+    adapters: str = ""
+    adapters_size: int = 0
 
     def to_json(self) -> dict[str, object]:
         """The form kept in ``status.model``."""
@@ -51,6 +54,7 @@ class ModelFacts:
             **({"shape": self.shape.to_json()} if self.shape else {}),
             **({"source": self.source} if self.source else {}),
             **({"sha256": self.sha256} if self.sha256 else {}),
+            **({"adapters": self.adapters, "adaptersSize": self.adapters_size} if self.adapters else {}),
         }
 
     @classmethod
@@ -75,15 +79,9 @@ class ModelFacts:
             shape=Shape.from_json(shape) if isinstance(shape, Mapping) else None,
             source=text(data, "source"),
             sha256=text(data, "sha256"),
+            adapters=text(data, "adapters"),
+            adapters_size=_integer(data, "adaptersSize") if "adapters" in data else 0,
         )
-
-    def about(self, source: str, sha256: str | None) -> ModelFacts:
-        """The same facts, as those of a Model with this source."""
-        return replace(self, source=source, sha256=sha256 or "")
-
-    def are_of(self, source: str, sha256: str | None) -> bool:
-        """Whether they are complete, and were read for a Model with this source."""
-        return self.shape is not None and (self.source, self.sha256) == (source, sha256 or "")
 
 
 def _integer(data: Mapping[str, object], key: str) -> int:

@@ -17,6 +17,7 @@ from corral_core.node import Needs, needs_of, requests_of
 from corral_core.quantities import Amounts
 from corral_core.resource import parse_model
 from corral_core.timestamps import parse_timestamp
+from corral_core.weights import are_of
 from corral_operator.troubles import Trouble as Trouble
 from corral_operator.troubles import refusal_of, trouble_of
 
@@ -58,7 +59,7 @@ class ModelObject:
         return self.facts is not None and self.are_of_spec(self.facts)
 
     def are_of_spec(self, facts: ModelFacts) -> bool:
-        return self.model is not None and facts.are_of(self.model.spec.source, self.model.spec.sha256)
+        return self.model is not None and are_of(facts, self.model.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def sizing(model: Model, facts: ModelFacts | None, defaults: RunnerDefaults) -> 
     if facts is None or facts.shape is None:
         return None
     ways = loads(_wish(model, defaults), facts)
-    estimates = [estimate(facts.shape, way, gpus=model.spec.gpu.count) for way in ways]
+    estimates = [estimate(facts.shape, way, gpus=model.spec.gpu.count, adapters=facts.adapters_size) for way in ways]
     limit = given_limit(model)
     return next((made for made in estimates if limit is None or made.total <= limit), estimates[-1])
 

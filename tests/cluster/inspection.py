@@ -6,7 +6,9 @@ import json
 
 from corral_core.facts import ModelFacts
 from corral_core.packed import pack
+from corral_core.resource import parse_served
 from corral_core.shape import Shape
+from corral_core.weights import about
 from tests.cluster.api import Object, at
 
 _RUNNER = "test.corral.dev/runner"
@@ -42,7 +44,7 @@ def made_up_facts(pod: Object) -> str:
 
 def made_up(spec: Object) -> ModelFacts:
     """Facts of a small model that was read from the spec's source."""
-    return _FACTS.about(str(spec["source"]), str(spec.get("sha256") or ""))
+    return about(_FACTS, parse_served({"name": "made-up", "namespace": "default", "spec": spec}).spec, 0)
 
 
 def _spec(pod: Object) -> Object:

@@ -116,7 +116,7 @@ def test_names_have_the_parsers_grammar() -> None:
 def test_the_facts_of_the_status_are_the_runners() -> None:
     shape = Shape(1)
     facts = ModelFacts(
-        1, "a", ("a",), "1B", 1, "Q4_0", 1, 1, ("completion",), "t", {"x": 1}, shape, "file:///x", "0" * 64
+        1, "a", ("a",), "1B", 1, "Q4_0", 1, 1, ("completion",), "t", {"x": 1}, shape, "file:///x", "0" * 64, "0" * 16, 1
     )
     assert set(_properties("status", "model")) == set(facts.to_json())
     assert set(_properties("status", "model", "shape")) == set(shape.to_json())

@@ -170,6 +170,6 @@ def test_known_weights_say_what_a_runner_takes_and_what_it_will_get() -> None:
 
 
 def test_facts_of_a_runner_that_still_has_other_weights_are_not_the_models() -> None:
-    other = RunnerInfo(samples.FACTS.about("file:///other.gguf", None), parallel=4, context_length=2048)
+    other = RunnerInfo(dataclasses.replace(samples.FACTS, source="file:///other.gguf"), parallel=4, context_length=2048)
     status = status_of(dataclasses.replace(view(RUN, pod()), info=other), NOW)
     assert status["model"] == FACTS.to_json()

@@ -13,6 +13,7 @@ from corral_core.load import Load
 from corral_core.source import locate, parse_source
 from corral_server.runner.embedding import EmbeddingOptions, context_options
 from corral_server.runner.llama import ContextOptions, LlamaModel
+from tests.support.lora import write_lora
 from tests.support.model_shapes import Architecture, write
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -93,6 +94,21 @@ def test_models_of_other_shapes_take_what_was_estimated(tmp_path: Path, shape: A
                 assert taken <= estimated.engine <= 1.4 * taken, load
     finally:
         model.close()
+
+
+def test_adapters_take_what_their_files_have(tmp_path: Path) -> None:
+    path, file = locate(parse_source(SMOLLM2)), write_lora(tmp_path / "lora.gguf", seed=1, rank=64)
+    model = LlamaModel(path, gpu_layers=0)
+    try:
+        without = sum(model.buffers.values())
+        model.adapter(file, 1.0)
+        taken = sum(model.buffers.values()) - without
+    finally:
+        model.close()
+    shape = read_facts(path).shape
+    assert shape is not None
+    counted = estimate(shape, Load(4096, 4), adapters=file.stat().st_size).adapters
+    assert taken <= counted <= 1.25 * taken
 
 
 @pytest.mark.parametrize("pieces", [True, False])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from corral_core.model import ModelSpec
 from corral_core.packed import unpack
+from corral_core.weights import are_of
 from tests.support.gguf_files import gguf_bytes
 
 pytestmark = pytest.mark.process
@@ -36,7 +38,7 @@ def test_it_tells_the_facts_and_whose_they_are(tmp_path: Path) -> None:
     code, said = _inspect(tmp_path, SMOLLM2, sha256="0" * 64)
     facts = unpack(said)
     assert (code, facts.family, facts.size) == (0, "llama", 98362432)
-    assert facts.are_of(SMOLLM2, "0" * 64)
+    assert are_of(facts, ModelSpec(source=SMOLLM2, sha256="0" * 64))
     assert "<|im_start|>" in facts.template
 
 
@@ -51,6 +53,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert code == 1
     assert "there is no file" in said
     assert "missing.gguf" in said
+
+
+def test_adapters_count_by_their_files_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(gguf_bytes())
+    (tmp_path / "one.gguf").write_bytes(b"1" * 300)
+    adapters = [{"name": name, "source": f"pvc://claim/{name}.gguf"} for name in ("one", "two")]
+    assert unpack(_inspect(tmp_path, "pvc://claim/model.gguf", adapters=adapters[:1])[1]).adapters_size == 300
+    code, said = _inspect(tmp_path, "pvc://claim/model.gguf", adapters=adapters)
+    assert code == 1
+    assert "two.gguf" in said
 
 
 def test_what_is_no_gguf_is_named(tmp_path: Path) -> None:

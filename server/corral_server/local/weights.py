@@ -1,4 +1,4 @@
-"""What is known of a Model's weights before anybody asks for it: the facts in the header of the file.
+"""What is known of a Model's weights before anybody asks for it: the facts in the header, the adapters' sizes.
 
 Reading is repeated only when the file changed, so it may be asked for at every look at the Model files.
 """
@@ -13,6 +13,7 @@ from corral_core.facts import ModelFacts
 from corral_core.gguf_facts import read_facts
 from corral_core.model import Model
 from corral_core.source import locate, parse_source
+from corral_core.weights import about, adapters_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class WeightsReader:
         try:
             path = locate(parse_source(model.spec.source), self._pvc_root)
             status = path.stat()
+            adapters = adapters_size(model.spec, self._pvc_root)
         except (SourceError, OSError) as error:
             return Weights(None, str(error))
         stamp = (status.st_mtime_ns, status.st_size)
@@ -41,7 +43,7 @@ class WeightsReader:
         if known is None or known[0] != stamp:
             known = self._known[path] = (stamp, _read(path))
         facts = known[1].facts
-        return replace(known[1], facts=facts.about(model.spec.source, model.spec.sha256)) if facts else known[1]
+        return replace(known[1], facts=about(facts, model.spec, adapters)) if facts else known[1]
 
 
 def _read(path: Path) -> Weights:

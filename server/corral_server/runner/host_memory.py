@@ -44,7 +44,7 @@ def fitted(options: EngineOptions, facts: ModelFacts, *, memory: HostMemory | No
         return options
     made = None
     for way in loads(_wish(options), facts):
-        made = estimate(facts.shape, way)
+        made = estimate(facts.shape, way, adapters=facts.adapters_size)
         if made.engine <= memory.free:
             return replace(options, slots=way.parallel) if way.generates else options
     if made is not None and _least(made) > memory.free:
@@ -69,8 +69,8 @@ def _wish(options: EngineOptions) -> Wish:
 
 
 def _least(made: Estimate) -> int:
-    """Weights and KV cache are known; what computing takes is estimated high."""
-    return made.weights + made.kv + (made.graph + made.embedding) // 2
+    """Weights, adapters and KV cache are known; what computing takes is estimated high."""
+    return made.weights + made.adapters + made.kv + (made.graph + made.embedding) // 2
 
 
 def _limits(root: Path, membership: Path) -> Iterator[HostMemory]:

@@ -4,7 +4,7 @@ The facts are the process's last words (``packed``): the pod's status keeps them
 nothing is served, and no party has to be there while the other one is. What is wrong with the weights is told in the
 same place, with exit code 1; the kubelet then starts it again, after growing pauses, so that it heals.
 
-It imports no llama.cpp and reads nothing but the header, in a fraction of a second.
+It imports no llama.cpp and reads nothing but the header (and how long the adapters are), in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import sys
 
 from corral_core import jsonlog
 from corral_core.errors import CorralError
-from corral_core.gguf_facts import read_facts
 from corral_core.packed import pack
-from corral_core.source import locate, parse_source
+from corral_core.weights import read_model
 from corral_server.runner import log
 from corral_server.runner.process import fail
 from corral_server.runner.told import model_of, pvc_root_of, termination_log_of
@@ -27,8 +26,7 @@ def main() -> None:
     termination_log = termination_log_of(os.environ)
     try:
         spec = model_of(os.environ).spec
-        path = locate(parse_source(spec.source), pvc_root_of(os.environ))
-        facts = read_facts(path).about(spec.source, spec.sha256)
+        facts = read_model(spec, pvc_root_of(os.environ))
         told = pack(facts)
     except (CorralError, OSError, ValueError) as error:
         sys.exit(fail(str(error) or type(error).__name__, termination_log))

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from corral_core.facts import ModelFacts
-from corral_core.gguf_facts import read_facts
 from corral_core.load import POOLING_LAST, POOLING_NONE, reads_in_pieces
 from corral_core.source import locate, parse_source
 from corral_core.template_facts import with_template
+from corral_core.weights import read_model
 from corral_server.runner.adapters import adapter_files
 from corral_server.runner.config import RunnerConfig
 from corral_server.runner.digests import check_digest
@@ -29,7 +29,7 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     """``progress`` gets 0 to 1 and aborts by returning False. Raises SourceError, GGUFError, LoadFailed, OSError."""
     spec = config.model.spec
     path = locate(parse_source(spec.source), config.pvc_root)
-    weights = read_facts(path).about(spec.source, spec.sha256)
+    weights = read_model(spec, config.pvc_root)
     facts = with_template(weights, spec.template)
     if spec.sha256 is not None:
         check_digest(path, spec.sha256)
