@@ -44,6 +44,20 @@ def _lasting(node: Node, needs: Needs) -> list[Taint]:
     return _barriers((taint for taint in node.taints if not taint.passing), needs)
 
 
+def choose(nodes: Collection[Node], ways: Sequence[Needs], *, held: Needs | None = None) -> int:
+    """Which of the ``ways`` to run, the best first, is taken: its index.
+
+    The first that some node could ever take; else the last, which asks for least. The way that is ``held``, which is
+    that of a pod that runs, is kept while some node could take it: nobody is started anew for a better one. Without
+    nodes nothing is known, and the best is taken where none is held.
+    """
+    kept = [index for index, needs in enumerate(ways) if needs == held]
+    if not nodes:
+        return next(iter(kept), 0)
+    hopeful = (index for index in (*kept, *range(len(ways))) if any(ever(node, ways[index]) for node in nodes))
+    return next(hopeful, len(ways) - 1)
+
+
 class Verdicts:
     """Whether there is any hope on these nodes, asked once for equal needs. Without nodes nothing is known."""
 

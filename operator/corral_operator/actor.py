@@ -20,6 +20,7 @@ from corral_operator import manifests, paths
 from corral_operator.config import RunnerDefaults
 from corral_operator.objects import DeploymentObject, Meta, ModelObject, ServiceObject
 from corral_operator.observe import Store
+from corral_operator.sizing import chosen
 
 _Applied = tuple[str, str, int]
 
@@ -67,7 +68,10 @@ class Actor:
         there = self._store.deployments.get(f"{model.namespace}/{name}")
         if facts is None and (there is None or there.replicas <= replicas):
             return
-        wanted = manifests.deployment(model, replicas, facts=facts, defaults=self._defaults, cramped=cramped)
+        held = there.needs if there is not None and there.replicas and replicas else None
+        made = chosen(self._store, model, facts, defaults=self._defaults, held=held)
+        size = facts.size if facts is not None else 0
+        wanted = manifests.deployment(model, replicas, defaults=self._defaults, size=size, made=made, cramped=cramped)
         digest = _digest(wanted)
         if there and there.replicas == replicas and self._applied.get(memo) == _state(digest, there):
             return

@@ -142,8 +142,8 @@ class Controller:
             self._blocked.pop(key, None)
             self._told_at.pop(key, None)
             return
-        await self._make(item)
-        await self._tell(key)
+        if await self._make(item):
+            await self._tell(key)
 
     def _replan(self) -> None:
         began = time.perf_counter()
@@ -190,21 +190,24 @@ class Controller:
         item = self._store.models.get(model)
         return item is not None and item.status.get("phase") == "Draining"
 
-    async def _make(self, item: ModelObject) -> None:
+    async def _make(self, item: ModelObject) -> bool:
+        """Whether the plan still holds: what was just written may ask for something else of a node than it knew."""
         decision = self._plan.decisions.get(item.meta.key)
         if item.model is None or decision is None:
-            return
+            return True
         if self._store.lost_name(item.meta.key) and not self._store.deployments.of_model(item.meta.key):
-            return
+            return True
         needed = self._store.needs(item.meta.key)
         try:
             await self._actor.ensure(item, decision.replicas)
             self._blocked.pop(item.meta.key, None)
-            if self._store.needs(item.meta.key) != needed:
-                self.changed(item.meta.key)  # what was just written was not known to the plan
         except Foreign as error:
             self._blocked[item.meta.key] = str(error)
             self._queue.add_after(item.meta.key, BLOCKED)
+        holds = self._store.needs(item.meta.key) == needed
+        if not holds:
+            self.changed(item.meta.key)
+        return holds
 
     async def _tell(self, key: str) -> None:
         item = self._store.models.get(key)

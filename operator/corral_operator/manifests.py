@@ -6,7 +6,7 @@ reference makes the garbage collector delete them with the Model; no finalizer i
 
 from __future__ import annotations
 
-from corral_core.facts import ModelFacts
+from corral_core.estimate import Estimate
 from corral_core.jsonfields import Json
 from corral_core.model import API_VERSION, KIND, Model
 from corral_operator.config import RunnerDefaults
@@ -25,9 +25,18 @@ def selector(model: str) -> dict[str, str]:
 
 
 def deployment(
-    model: Model, replicas: int, *, facts: ModelFacts | None = None, defaults: RunnerDefaults, cramped: bool = False
+    model: Model,
+    replicas: int,
+    *,
+    defaults: RunnerDefaults,
+    size: int = 0,
+    made: Estimate | None = None,
+    cramped: bool = False,
 ) -> Json:
-    """``cramped``: there is no room for a new runner beside the old one."""
+    """``size`` is the bytes of the weights, ``made`` how they are loaded and what that takes; 0 and None: not known.
+
+    ``cramped``: there is no room for a new runner beside the old one.
+    """
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -42,7 +51,7 @@ def deployment(
                     "labels": {**model.spec.pod.labels, **_labels(model)},
                     "annotations": dict(model.spec.pod.annotations),
                 },
-                "spec": pod_spec(model, facts, defaults=defaults),
+                "spec": pod_spec(model, size, made, defaults=defaults),
             },
         },
     }

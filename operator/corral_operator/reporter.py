@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from corral_core.estimate import Estimate
 from corral_core.jsonfields import Json, text
 from corral_core.model import API_VERSION, KIND
 from corral_kube.client import Kube
@@ -23,7 +24,7 @@ from corral_operator.config import RunnerDefaults
 from corral_operator.events import phase_event
 from corral_operator.objects import ModelObject
 from corral_operator.observe import Store
-from corral_operator.resources import sizing
+from corral_operator.sizing import chosen
 from corral_operator.status import EXPIRY_EVERY, View, difference, status_of
 
 GATHERING = 0.1
@@ -46,8 +47,7 @@ class Reporter:
         """Returns after how many seconds a change that was held back is due. Raises KubeError."""
         item, now = view.item, self._clock()
         key = item.meta.key
-        made = sizing(item.model, view.facts, self._defaults) if item.model is not None else None
-        status = status_of(dataclasses.replace(view, estimate=made), now)
+        status = status_of(dataclasses.replace(view, estimate=self._estimate(view)), now)
         differs = difference(item.status, status)
         if not differs or self._written.get(key) == (_digest(status), item.meta.version):
             return None
@@ -69,6 +69,14 @@ class Reporter:
         elif "expiresAt" in differs:
             self._expiry_written[key] = now
         return None
+
+    def _estimate(self, view: View) -> Estimate | None:
+        """What the runner takes that is asked for: the one of its Deployment."""
+        model = view.item.model
+        if model is None:
+            return None
+        held = self._store.needs(view.item.meta.key)
+        return chosen(self._store, model, view.facts, defaults=self._defaults, held=held)
 
     async def _announce(self, view: View, status: Json) -> None:
         item = view.item

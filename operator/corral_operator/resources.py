@@ -17,17 +17,17 @@ from corral_core.quantities import CPU, MEMORY, amount
 from corral_operator.config import RunnerDefaults
 
 
-def sizing(model: Model, facts: ModelFacts | None, defaults: RunnerDefaults) -> Estimate | None:
-    """How the runner is to load, and what that takes. None without facts: then nothing can be said.
+def sizings(model: Model, facts: ModelFacts | None, defaults: RunnerDefaults) -> list[Estimate]:
+    """The ways in which the runner may load, and what they take, the best first. None without facts.
 
-    ``parallel: auto`` gets the first number of requests at once that fits the memory limit which the Model gives.
+    Of ``parallel: auto`` those remain that fit the memory limit which the Model gives, one at least.
     """
     if facts is None or facts.shape is None:
-        return None
+        return []
     ways = loads(_wish(model, defaults), facts)
     estimates = [estimate(facts.shape, way, gpus=model.spec.gpu.count, adapters=facts.adapters_size) for way in ways]
     limit = given_limit(model)
-    return next((made for made in estimates if limit is None or made.total <= limit), estimates[-1])
+    return [made for made in estimates if limit is None or made.total <= limit] or estimates[-1:]
 
 
 def given_limit(model: Model) -> int | None:

@@ -10,14 +10,14 @@ import json
 import math
 from collections.abc import Mapping
 
-from corral_core.facts import ModelFacts
+from corral_core.estimate import Estimate
 from corral_core.jsonfields import Json
 from corral_core.model import Model
 from corral_core.resource import serving_spec
 from corral_core.source import parse_source
 from corral_operator.config import RunnerDefaults
 from corral_operator.probes import probes
-from corral_operator.resources import resources, sizing
+from corral_operator.resources import resources
 
 PORT = 8080
 WEIGHTS = "/weights"
@@ -30,9 +30,9 @@ CONTAINED: Json = {
 }
 
 
-def pod_spec(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults) -> dict[str, object]:
-    """The spec of the runner pod, as plain JSON."""
-    container = runner_container(model, facts, defaults=defaults)
+def pod_spec(model: Model, size: int, made: Estimate | None, *, defaults: RunnerDefaults) -> dict[str, object]:
+    """The spec of the pod of a runner that loads weights of ``size`` bytes as ``made`` says, as plain JSON."""
+    container = runner_container(model, size, made, defaults=defaults)
     return {**frame(model, container, defaults=defaults), **_only_for_runners(model, defaults)}
 
 
@@ -86,8 +86,7 @@ def _default_runtime_class(model: Model) -> str | None:
     return "nvidia" if gpu.count > 0 and gpu.resource.startswith("nvidia.com/") else None
 
 
-def runner_container(model: Model, facts: ModelFacts | None, *, defaults: RunnerDefaults) -> dict[str, object]:
-    made = sizing(model, facts, defaults)
+def runner_container(model: Model, size: int, made: Estimate | None, *, defaults: RunnerDefaults) -> dict[str, object]:
     decided = {"OLLAMA_NUM_PARALLEL": str(made.load.parallel)} if made is not None and made.load.generates else {}
     return {
         "name": "runner",
@@ -96,7 +95,7 @@ def runner_container(model: Model, facts: ModelFacts | None, *, defaults: Runner
         "env": environment(model, defaults, decided),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": resources(model, made, defaults=defaults),
-        **probes(facts.size if facts else 0, defaults=defaults),
+        **probes(size, defaults=defaults),
     }
 
 

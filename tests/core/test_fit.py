@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from corral_core.affinity import Expression, Term
-from corral_core.fit import Verdicts, admits, ever, why_never, why_not_now
+from corral_core.fit import Verdicts, admits, choose, ever, why_never, why_not_now
 from corral_core.node import Needs, Node, Taint, Toleration
 from tests.support.planning import needs, node
 
@@ -70,6 +70,23 @@ def test_labels_that_no_node_has_are_named() -> None:
     assert why_never([node("a", 9)], wanted) == (
         "needs a node with disk=ssd; 1 node is without the labels that it requires"
     )
+
+
+def test_the_best_way_that_some_node_could_ever_take_is_chosen() -> None:
+    ways = [needs(8), needs(4), needs(2)]
+    away = replace(node("away", 9), ready=False)
+    for nodes, index in (((9,), 0), ((7, 8), 0), ((7, 3), 1), ((3,), 2), ((1,), 2)):
+        assert choose([node(str(size), size) for size in nodes], ways) == index
+    assert choose([node("small", 3), away], ways) == 0
+    assert choose([], ways) == 0
+
+
+def test_the_way_that_is_held_is_kept_while_some_node_could_take_it() -> None:
+    ways = [needs(8), needs(4)]
+    assert choose([node("large", 9)], ways, held=needs(4)) == 1
+    assert choose([node("small", 5)], ways, held=needs(8)) == 1
+    assert choose([], ways, held=needs(4)) == 1
+    assert choose([node("large", 9)], ways, held=needs(5)) == 0
 
 
 def test_there_is_a_verdict_only_where_nodes_and_needs_are_known() -> None:

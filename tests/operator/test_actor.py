@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from corral_core.jsonfields import dig
+from corral_core.jsonfields import dig, mapping, objects
+from corral_core.node import parse_node
 from corral_operator import paths
 from corral_operator.actor import Actor, Foreign
 from corral_operator.config import RunnerDefaults
@@ -44,6 +45,11 @@ class Bench:
         self.store.models.put(item)
         asyncio.run(self.actor.ensure(item, replicas))
         return self.api.writes[before:]
+
+    def parallel(self) -> object:
+        pod = mapping(self.api.objects[DEPLOYMENT], "spec", "template", "spec")
+        variables = objects(objects(pod, "containers")[0], "env")
+        return next(item["value"] for item in variables if item["name"] == "OLLAMA_NUM_PARALLEL")
 
     def replicas(self) -> object:
         return dig(self.api.objects[DEPLOYMENT], "spec", "replicas")
@@ -112,6 +118,21 @@ def test_an_object_that_is_not_ours_is_left_alone() -> None:
     with pytest.raises(Foreign, match="model-tiny"):
         bench.ensure(1)
     assert bench.api.objects[SERVICE] == theirs
+
+
+def test_a_runner_is_made_smaller_where_no_node_could_take_the_best_and_stays_so_while_it_runs() -> None:
+    bench = Bench()
+    bench.store.nodes.known = True
+    bench.store.nodes.set_node("small", parse_node(samples.node("small", memory="500Mi")))
+    bench.ensure(1)
+    assert bench.parallel() == "1"
+    bench.store.nodes.set_node("large", parse_node(samples.node("large", memory="8Gi")))
+    assert bench.ensure(1) == []
+    bench.ensure(0)
+    assert bench.parallel() == "4"
+    bench.store.nodes.set_node("large", None)
+    bench.ensure(1)
+    assert bench.parallel() == "1"
 
 
 def _later(bench: Bench, *, replicas: int, generation: int) -> dict[str, object]:

@@ -40,6 +40,7 @@ class World:
         self.foreign = False
         self.forgotten: list[str] = []
         self.memory: dict[str, str] = {}
+        self.told_failed = False
         self.controller = Controller(
             self.store,
             self.queue,
@@ -73,6 +74,7 @@ class World:
 
     async def report(self, view: View) -> float | None:
         self.views[view.item.name] = view
+        self.told_failed |= view.decision is not None and view.decision.failure is not None
         return None
 
     def _may_act(self) -> bool:

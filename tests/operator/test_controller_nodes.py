@@ -102,6 +102,21 @@ def test_a_larger_node_cures_a_model_that_fitted_none() -> None:
     scenario(run)
 
 
+def test_nobody_is_told_that_a_model_fits_no_node_which_its_runner_is_made_smaller_for() -> None:
+    async def run(world: World) -> None:
+        world.memory = {"tiny": "9Gi"}
+        node(world, "12Gi")
+        world.model()
+        await auntil(lambda: world.replicas() == 0 and "tiny" in world.views)
+        world.memory = {"tiny": "1Gi"}
+        world.store.nodes.set_node("node-1", parse_node(samples.node("node-1", memory="3Gi")))
+        world.model(waiting=1)
+        await auntil(lambda: world.replicas() == 1)
+        assert not world.told_failed
+
+    scenario(run)
+
+
 def test_other_peoples_pods_cause_no_planning_while_nobody_waits() -> None:
     async def run(world: World) -> None:
         node(world)

@@ -18,6 +18,7 @@ from corral_core.settings import duration_setting
 from corral_operator import manifests
 from corral_operator.config import RunnerDefaults
 from corral_operator.probes import load_budget
+from corral_operator.resources import sizings
 from corral_operator.runner_pod import pod_spec
 from tests.core.test_estimate import SMOLLM2
 from tests.operator import samples
@@ -190,7 +191,9 @@ FACTS = ModelFacts(
 
 
 def container(subject: Model, *, defaults: RunnerDefaults | None = None, facts: ModelFacts = FACTS) -> Json:
-    return objects(pod_spec(subject, facts, defaults=defaults or RunnerDefaults()), "containers")[0]
+    defaults = defaults or RunnerDefaults()
+    made = sizings(subject, facts, defaults)[0]
+    return objects(pod_spec(subject, facts.size, made, defaults=defaults), "containers")[0]
 
 
 def mebibytes(load: Load) -> str:
@@ -244,7 +247,7 @@ def test_a_variable_of_the_model_counts_in_the_memory_as_the_runner_will_read_it
 
 
 def test_without_facts_only_cpu_is_asked_for() -> None:
-    bare = objects(pod_spec(model(), None, defaults=RunnerDefaults()), "containers")[0]
+    bare = objects(pod_spec(model(), 0, None, defaults=RunnerDefaults()), "containers")[0]
     assert bare["resources"] == {"requests": {"cpu": "250m"}}
 
 
