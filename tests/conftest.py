@@ -2,7 +2,7 @@
 
 A level that cannot run skips, with the reason from its own fixture. Where the machine is known to have all that the
 cluster level needs, CORRAL_REQUIRE_CLUSTER=1 turns each such skip into a failure, so that a level never goes missing
-unseen.
+unseen; CORRAL_REQUIRE_CLIENTS=1 does the same for the tests marked ``clients``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class Level:
         return None if self.ran else f"{self.title}: not run: it has no test yet"
 
 
+_REQUIRED = {
+    "clients": "CORRAL_REQUIRE_CLIENTS",
+    "cluster": "CORRAL_REQUIRE_CLUSTER",
+    "node": "CORRAL_REQUIRE_CLUSTER",
+}
+"""Which setting says that a level must not be left out."""
 _LEVELS = pytest.StashKey[dict[str, Level]]()
 
 
@@ -46,13 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEVELS] = {
         "values": Level("level 1, values"),
         "process": Level("level 2, processes"),
+        "clients": Level("level 2, clients that are built or have an environment of their own"),
         "cluster": Level("level 3, API server"),
         "node": Level("level 4, a real node with image and chart"),
     }
 
 
 def _name(item: pytest.Item) -> str:
-    return next((marker for marker in ("node", "cluster", "process") if item.get_closest_marker(marker)), "values")
+    return next(
+        (marker for marker in ("node", "cluster", "clients", "process") if item.get_closest_marker(marker)), "values"
+    )
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -67,9 +76,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     level.seconds += report.duration
     if report.skipped:
         reason = _reason(report)
-        if _name(item) in ("cluster", "node") and os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
+        required = _REQUIRED.get(_name(item), "")
+        if required and os.environ.get(required) == "1":
             report.outcome = "failed"
-            report.longrepr = f"CORRAL_REQUIRE_CLUSTER=1, and this test cannot run: {reason}"
+            report.longrepr = f"{required}=1, and this test cannot run: {reason}"
         else:
             level.skipped[reason] += 1
     elif report.when == "call" or report.failed:

@@ -82,7 +82,7 @@ def _parameters(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """One pair for every line: a list of stop strings becomes several. Texts are quoted, as in Ollama's answer."""
     for name, value in spec.parameters.items():
         for item in value if isinstance(value, list | tuple) else [value]:
-            yield name, json.dumps(item, ensure_ascii=False) if isinstance(item, str | bool) else str(item)
+            yield name, json.dumps(item, ensure_ascii=False) if isinstance(item, str | bool) else f"{item:.12g}"
 
 
 def _model_info(facts: ModelFacts | None, basename: str) -> dict[str, object]:
