@@ -14,6 +14,7 @@ from collections.abc import Callable
 from corral_server.gateway.directory import Endpoint
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Request
+from corral_server.gateway.pacing import Pacing
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import SHUTTING_DOWN, Lines, response_headers
 from corral_server.gateway.routing.dispatch import Dispatcher
@@ -34,6 +35,7 @@ class Express:
         "_exchange",
         "_hand_over",
         "_lines",
+        "_pacing",
         "_pool",
         "_request",
         "_ticket",
@@ -49,6 +51,7 @@ class Express:
         connection: Connection,
         dispatcher: Dispatcher,
         pool: Pool,
+        pacing: Pacing,
         hand_over: Callable[[], None],
     ) -> None:
         self._request = request
@@ -57,6 +60,7 @@ class Express:
         self._connection = connection
         self._dispatcher = dispatcher
         self._pool = pool
+        self._pacing = pacing
         self._hand_over = hand_over
         self._ended: asyncio.Future[None] | None = None
         self._endpoint = endpoint
@@ -105,6 +109,7 @@ class Express:
             exchange.push(whole + self._lines.broken(self._request.path), last=True)
         elif whole:
             exchange.push(whole)
+            self._pacing.wrote(connection)
 
     def _end(self) -> None:
         """Nothing more comes from the runner, or is wanted of it."""

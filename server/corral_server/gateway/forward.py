@@ -15,6 +15,7 @@ from corral_server.gateway.directory import Endpoint, Entry
 from corral_server.gateway.express import Express
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Answer, Request, error_answer, send_answer
+from corral_server.gateway.pacing import Pacing
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
@@ -39,6 +40,7 @@ class Forwarder:
     def __init__(self, dispatcher: Dispatcher, pool: Pool, *, name: str, tries: int, patience: float) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
+        self._pacing = Pacing()
         self._tries = tries
         self._patience = patience
         self._start = b" HTTP/1.1\r\nhost: runner\r\n%b: %b\r\n" % (headers.GATEWAY, name.encode("ascii"))
@@ -79,6 +81,7 @@ class Forwarder:
             connection=connection,
             dispatcher=self._dispatcher,
             pool=self._pool,
+            pacing=self._pacing,
             hand_over=hand_over,
         )
         return True
@@ -122,7 +125,7 @@ class Forwarder:
         self._dispatcher.answered(ticket)
         message.clear()
         try:
-            await relay(request, connection, lambda: self._dispatcher.close(ticket))
+            await relay(request, connection, lambda: self._dispatcher.close(ticket), pacing=self._pacing)
         finally:
             if connection.broken:
                 self._dispatcher.broke(ticket)

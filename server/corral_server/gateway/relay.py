@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from corral_server.gateway.messages import Headers, Request
+from corral_server.gateway.pacing import Pacing
 from corral_server.gateway.upstream import Connection, UpstreamError
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError, stream_error
 
@@ -41,11 +42,13 @@ _STREAM_ENDS = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
 Done = Callable[[], None]
 
 
-async def relay(request: Request, connection: Connection, done: Done) -> None:
+async def relay(request: Request, connection: Connection, done: Done, *, pacing: Pacing) -> None:
     """The whole answer; its head has arrived. Raises ApiError while nothing was sent to the client."""
     headers, ending = response_headers(connection, request.extra)
     if ending is not None:
-        await _relay_stream(request, connection, done, headers=headers, ending=ending)
+        request.started = True
+        await request.send({"type": "http.response.start", "status": connection.status, "headers": headers})
+        await _relay_stream(request, connection, done, pacing=pacing, ending=ending)
         return
     body = await _hold(connection)
     if connection.complete:
@@ -93,14 +96,10 @@ async def _relay_rest(request: Request, connection: Connection, done: Done, *, b
             return
 
 
-async def _relay_stream(
-    request: Request, connection: Connection, done: Done, *, headers: Headers, ending: bytes
-) -> None:
+async def _relay_stream(request: Request, connection: Connection, done: Done, *, pacing: Pacing, ending: bytes) -> None:
     lines = Lines(ending)
     piece = connection.take()
     send = request.send
-    request.started = True
-    await send({"type": "http.response.start", "status": connection.status, "headers": headers})
     while True:
         if connection.complete:
             done()
@@ -110,6 +109,7 @@ async def _relay_stream(
         whole = lines.whole(piece)
         if whole:
             await send({"type": "http.response.body", "body": whole, "more_body": True})
+            pacing.wrote(connection)
         try:
             piece = await connection.read()
         except UpstreamError:

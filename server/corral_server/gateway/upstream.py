@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
         self.broken = False
-        self.idle_since = 0.0
+        self.idle_since = self.wrote_at = 0.0
         self.closed = False
         self._transport: asyncio.Transport | None = None
         self.loop = asyncio.get_running_loop()
@@ -121,6 +121,15 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return data
+
+    def rest(self) -> None:
+        """Nothing is read until ``go_on``."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        if self._transport is not None and not (self._paused or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     @property
     def reusable(self) -> bool:
