@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from corral_server.runner.embedding import normalized
 from corral_server.runner.generation import Finish, InvalidGrammar, InvalidPrompt, Piece, PromptTooLong, Task
+from corral_server.runner.measures import EngineMeasures
 from corral_server.runner.window import TOO_LONG
 from tests.support.waiting import auntil
 
@@ -37,6 +38,9 @@ class FakeEngine:
     tasks: list[Task] = field(default_factory=list)
     embedded: list[tuple[int, ...]] = field(default_factory=list)
     running: int = 0
+    waiting: int = 0
+    cells_held: int = 0
+    measures: EngineMeasures = field(default_factory=EngineMeasures)
     closed: bool = False
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from corral_core.activity import Activity
+from corral_core.metrics import CONTENT_TYPE
+from corral_server.runner.metrics import exposition
 from corral_server.runner.state import RunnerState
 
 LONGEST_WAIT = 30
@@ -43,6 +45,9 @@ class ActivityRoutes:
         if self._state.draining:
             return PlainTextResponse("draining", 503)
         return PlainTextResponse("ok") if self._state.loaded else PlainTextResponse("loading", 503)
+
+    async def metrics(self, _request: Request) -> Response:
+        return PlainTextResponse(exposition(self._state), headers={"content-type": CONTENT_TYPE})
 
     async def info(self, _request: Request) -> Response:
         loaded = self._state.loaded

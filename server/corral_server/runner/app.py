@@ -43,6 +43,7 @@ def create_app(state: RunnerState) -> FastAPI:
     app.add_route("/activity", activity.activity, methods=["GET"])
     app.add_route("/healthz", activity.health, methods=["GET"])
     app.add_route("/readyz", activity.ready, methods=["GET"])
+    app.add_route("/metrics", activity.metrics, methods=["GET"])
     app.add_route("/info", activity.info, methods=["GET"])
     app.add_middleware(Origins)
     app.add_exception_handler(HTTPException, _plain_error)

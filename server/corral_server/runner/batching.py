@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from corral_server.runner.generation import EngineFailed
 from corral_server.runner.llama import Adapter, LlamaContext, LlamaModel
+from corral_server.runner.measures import EngineMeasures
 from corral_server.runner.memory import SlotMemory
 from corral_server.runner.outcome import Outcome, Taken
 from corral_server.runner.pace import Pace
@@ -42,7 +43,8 @@ class Stepper:
         self._memory = memory
         self._slots = slots
         self._draft = draft
-        self._outcome = Outcome(model, context, memory)
+        self.measures = EngineMeasures()
+        self._outcome = Outcome(model, context, memory, self.measures)
         self._pace = Pace(context.capacity)
 
     def step(self) -> Delivery:
@@ -67,6 +69,7 @@ class Stepper:
 
     def _drop_if_closed(self, slot: Slot) -> None:
         if slot.generation is not None and slot.generation.stream.closed:
+            self.measures.ended["cancelled"] += 1
             self.end(slot)
 
     def _make_room(self, slot: Slot, out: Delivery) -> None:
@@ -97,8 +100,10 @@ class Stepper:
             return
         start = time.perf_counter()
         status = self._decode()
-        self._pace.note(sum(part.count for part in taken), time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._pace.note(sum(part.count for part in taken), seconds)
         if status == 0:
+            self.measures.stepped(taken, seconds)
             for part in taken:
                 self._outcome.advance(part, out)
         elif len(taken) > 1:

@@ -25,6 +25,7 @@ from corral_server.runner.embedding import Embedder, EmbeddingOptions, Job, Vect
 from corral_server.runner.generation import EngineFailed, Finish, InvalidPrompt, LoadFailed, Piece, PromptTooLong, Task
 from corral_server.runner.llama import Adapter, LlamaContext, LlamaModel
 from corral_server.runner.llama_library import initialize
+from corral_server.runner.measures import EngineMeasures
 from corral_server.runner.memory import SlotMemory
 from corral_server.runner.sampling import Chooser, chooser, takes_long
 from corral_server.runner.sequence import Generation, Slot
@@ -128,6 +129,15 @@ class LlamaEngine:
         Only for an engine that does nothing.
         """
         return self._memory.cells_in_use
+
+    @property
+    def cells_held(self) -> int:
+        """The same as the slots count it, whatever the engine does: cells that two of them share count for both."""
+        return sum(len(slot.cells) for slot in self._slots)
+
+    @property
+    def measures(self) -> EngineMeasures:
+        return self._stepper.measures
 
     @property
     def waiting(self) -> int:

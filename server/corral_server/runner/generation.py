@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from corral_server.runner.measures import EngineMeasures
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -141,6 +143,22 @@ class Engine(Protocol):
     @property
     def vram_bytes(self) -> int:
         """The part of ``size_bytes`` that is on GPUs."""
+
+    @property
+    def running(self) -> int:
+        """Generations that have a slot."""
+
+    @property
+    def waiting(self) -> int:
+        """Generations that wait for one."""
+
+    @property
+    def cells_held(self) -> int:
+        """Cells of the KV cache that hold tokens."""
+
+    @property
+    def measures(self) -> EngineMeasures:
+        """What it has counted since it was loaded."""
 
     @property
     def stalled_for(self) -> float:

@@ -85,6 +85,7 @@ class Runner:
             return not self._stop.is_set()
 
         loaded = await asyncio.to_thread(load, self._config, progress)
+        self._state.load_seconds = log.since(start)
         self._state.now_loaded(loaded)
         log.event(
             "loaded",

@@ -13,6 +13,7 @@ from typing import Literal
 
 from corral_server.runner.generation import EngineError
 from corral_server.runner.llama import LlamaContext, LlamaModel
+from corral_server.runner.measures import EngineMeasures
 from corral_server.runner.memory import SlotMemory
 from corral_server.runner.sequence import Generation, Slot
 from corral_server.runner.stream import Delivery
@@ -32,7 +33,8 @@ class Taken:
 class Outcome:
     """Used by the engine's thread alone."""
 
-    def __init__(self, model: LlamaModel, context: LlamaContext, memory: SlotMemory) -> None:
+    def __init__(self, model: LlamaModel, context: LlamaContext, memory: SlotMemory, measures: EngineMeasures) -> None:
+        self._measures = measures
         self._model = model
         self._context = context
         self._memory = memory
@@ -64,10 +66,12 @@ class Outcome:
         if rest is not None:
             out.append((generation.stream, rest))
         out.append((generation.stream, generation.finish(reason)))
+        self._measures.ended[reason] += 1
         self.end(slot)
 
     def fail(self, slot: Slot, error: EngineError, out: Delivery) -> None:
         log.warning("a generation failed: %s", error)
+        self._measures.ended["failed"] += 1
         if slot.generation is not None:
             out.append((slot.generation.stream, error))
         self.end(slot)
@@ -86,6 +90,9 @@ class Outcome:
         except EngineError as error:
             self.fail(slot, error, out)
             return None
+        if not generation.generated:
+            self._measures.began(generation.cached)
+        self._measures.generated += 1
         generation.sampled(token)
         if self._model.ends(token):
             self.finish(slot, generation, "stop", out)

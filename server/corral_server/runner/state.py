@@ -70,6 +70,7 @@ class RunnerState:
     loaded: Loaded | None = None
     progress: float = 0.0
     draining: bool = False
+    load_seconds: float = 0.0
     devices: tuple[Device, ...] = ()
     closing: bool = False
     _by_gateway: Counter[str] = field(default_factory=Counter)
