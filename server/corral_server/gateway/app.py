@@ -9,6 +9,7 @@ connections to the runners are closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -20,12 +21,24 @@ from corral_server.gateway.apis import APIS, SHOW, Api
 from corral_server.gateway.body import Gone, field, parse_body, read_body
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.cors import FORBIDDEN, Origins, host_allowed, is_loopback
-from corral_server.gateway.directory import Directory
+from corral_server.gateway.directory import Directory, Entry
 from corral_server.gateway.encoding import plain_body
 from corral_server.gateway.express import LIMIT as EXPRESS_LIMIT
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
 from corral_server.gateway.front.exchange import Exchange
-from corral_server.gateway.messages import TEXT_TYPE, Answer, Receive, Request, Scope, Send, json_answer, send_answer
+from corral_server.gateway.keys.guard import Guard
+from corral_server.gateway.keys.view import AllowedDirectory
+from corral_server.gateway.messages import (
+    TEXT_TYPE,
+    Answer,
+    Receive,
+    Request,
+    Scope,
+    Send,
+    error_answer,
+    json_answer,
+    send_answer,
+)
 from corral_server.gateway.observing import Observing
 from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.record import Sink
@@ -44,6 +57,9 @@ _NO_CLOUD = "web search and web fetch are features of Ollama's cloud, which is d
 _NO_AUDIO = "audio transcriptions are not supported here"
 
 
+_NO_TURN = contextlib.nullcontext()
+
+
 class Gateway:
     """One instance serves one event loop. ``dispatcher`` is public for those who observe the queue.
 
@@ -54,7 +70,8 @@ class Gateway:
     def __init__(
         self, directory: Directory, config: GatewayConfig, peers: Peers | None = None, *, sinks: Sequence[Sink] = ()
     ) -> None:
-        self._directory = directory
+        self._guard = Guard(config.keys_file) if config.keys_file else None
+        self._directory = directory if self._guard is None else AllowedDirectory(directory)
         self._config = config
         self._origins = Origins(config.origins)
         self._checks_host = is_loopback(config.host)
@@ -140,6 +157,11 @@ class Gateway:
         answer = self._admit(request)
         if answer is not None:
             return answer
+        if self._guard is not None:
+            return await self._guard.serve(request, lambda: self._routed(request))
+        return await self._routed(request)
+
+    async def _routed(self, request: Request) -> Answer | None:
         handler = self._routes.find(request.method, request.path)
         return handler if isinstance(handler, Answer) else await handler(request)
 
@@ -159,22 +181,29 @@ class Gateway:
             if entry is None or is_unload(api.path, data):
                 return False
             request.unknown = api.unknown.replace("{}", model)
-            resume = functools.partial(self._resume, request, exchange)
-            sent = self._forwarder.express(request, entry, body, exchange=exchange, resume=resume)
-            if sent:
-                self._observing.begin_for(exchange, api.path, entry)
-            return sent
+            if self._guard is not None:
+                return self._guard.at_once(request, model, lambda: self._send_at_once(request, exchange, entry, body))
+            return self._send_at_once(request, exchange, entry, body)
         except (ApiError, InvalidName):
             return False
+
+    def _send_at_once(self, request: Request, exchange: Exchange, entry: Entry, body: bytes) -> bool:
+        resume = functools.partial(self._resume, request, exchange)
+        sent = self._forwarder.express(request, entry, body, exchange=exchange, resume=resume)
+        if sent:
+            self._observing.begin_for(exchange, request.path, entry)
+        return sent
 
     def _resume(self, request: Request, exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
         exchange.go_on(lambda: self._guarded(request, work()))
 
     def _admit(self, request: Request) -> Answer | None:
         """CORS and the Host check: the answer that ends the request here, if it does."""
-        host = origin = b""
+        host, origin = None, b""
         for name, value in request.headers:
             if name == b"host":
+                if host is not None:
+                    return error_answer(request.path, 400, "too many Host headers")
                 host = value
             elif name == b"origin":
                 origin = value
@@ -184,6 +213,10 @@ class Gateway:
                 request.connection = b",".join((request.connection, value)) if request.connection else value
             elif name == b"content-encoding":
                 request.encoding = value
+        if host is None:
+            if request.exchange is not None and not request.exchange.old:
+                return error_answer(request.path, 400, "missing required Host header")
+            host = b""
         if origin:
             verdict = self._origins.check(request.method, origin, host)
             if isinstance(verdict, Answer):
@@ -200,10 +233,18 @@ class Gateway:
         model = field(data, "model", kind=api.kind)
         if not model:
             raise api.missing_model(data)
+        if self._guard is not None:
+            self._guard.check(model)
         entry = metadata.lookup(self._directory, model, unknown=api.unknown)
+        with self._guard.turn() if self._guard is not None else _NO_TURN:
+            return await self._send_on(request, entry, data, model=model, body=body)
+
+    async def _send_on(
+        self, request: Request, entry: Entry, data: Mapping[str, object], *, model: str, body: bytes
+    ) -> Answer | None:
+        api = APIS[request.path]
         if is_unload(api.path, data):
             return json_answer(await unload(self._pool, entry, api.path, model=model, body=body))
-        del data
         request.unknown = api.unknown.replace("{}", model)
         self._observing.about(request.exchange, entry)
         await self._forwarder.forward(request, entry, body)
@@ -273,6 +314,8 @@ class Gateway:
         name = field(data, "model", kind=SHOW.kind) or field(data, "name", kind=SHOW.kind)
         if not name:
             raise SHOW.missing_model(data)
+        if self._guard is not None:
+            self._guard.check(name)
         system, agent = field(data, "system", kind=SHOW.kind), request.header(b"user-agent")
         return json_answer(metadata.show(self._directory, name, system=system, user_agent=agent))
 

@@ -95,7 +95,11 @@ def to_json(value: object) -> bytes:
 
 def error_answer(path: str, status: int, message: str, *, retry_after: int | None = None) -> Answer:
     """An error in the wire format of ``path``; ``retry_after`` is in seconds."""
-    headers = () if retry_after is None else ((b"retry-after", b"%d" % retry_after),)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if retry_after is not None:
+        headers = ((b"retry-after", b"%d" % retry_after),)
+    elif status == 401:
+        headers = ((b"www-authenticate", b"Bearer"),)
     return Answer(status, error_body(path, status, message), JSON_TYPE, headers)
 
 

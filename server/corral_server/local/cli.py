@@ -29,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "serve":
         return _serve(chosen)
+    if chosen.command == "key":
+        from corral_server.gateway.keys.make import main as make_key  # only those who make a key need it
+
+        return make_key([chosen.name])
     if chosen.command == "validate":
         return validate(chosen.files)
     from corral_server.local import client  # only those who ask a server need its client
@@ -83,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("name", metavar="NAME")
     run.add_argument("prompt", nargs="*", metavar="PROMPT")
     commands.add_parser("ps", help="list the models that are loaded")
+    key = commands.add_parser("key", help="make an API key, and the entry for the gateway's file of keys")
+    key.add_argument("name", metavar="NAME")
     check = commands.add_parser("validate", help="say what is wrong with Model files")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR")
     return parser
