@@ -78,7 +78,7 @@ async def _send(gateway: Running, pieces: list[bytes], *, patient: bool) -> byte
     """``patient``: the client does not end its side at once, which would end what waits for the runner."""
     reader, writer = await gateway.connect()
     said = b""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, RuntimeError):  # RuntimeError: the gateway has closed, says uvloop
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
@@ -105,6 +105,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = {"in_process": runner.run(in_process(chosen.seed, chosen.first, cases=chosen.cases))}
+        print(json.dumps(found), flush=True)
         found["over_sockets"] = runner.run(over_sockets(chosen.seed, chosen.first, cases=chosen.sockets))
     print(json.dumps(found))
 
