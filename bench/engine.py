@@ -1,20 +1,23 @@
-"""What a runner does in a second beside llama.cpp's own server, both over HTTP.
+"""What a runner does in a second beside llama.cpp's own server and beside Ollama, all over HTTP.
 
-Same weights, threads, context for each of sixteen slots, prompts and greedy sampling. Rounds of both sides alternate in
+Same weights, threads, context for each of sixteen slots, prompts and greedy sampling. Rounds of all sides alternate in
 one run, and which side begins alternates too; what counts is the median of the rounds' ratios, because single runs
-differ widely on a machine with other work. A ratio above 1 means that the runner is faster.
+differ widely on a machine with other work. ``_spread`` is the least and the greatest ratio.
 
 - ``decode``: tokens a second of 1, 4, 8 and 16 streams, over the time from the first request to the last token;
-- ``ttft``: mean time to the first text of prompts of about 300 tokens that are sent at once, by the same numbers;
 - ``prefill``: prompt tokens a second of one prompt of about 1,000 tokens;
-- ``shared``: mean time to the first text of eight prompts sent at once, which share their first 1,000 tokens with each
-  other, and with a prompt that was answered before;
-- ``constrained``: tokens a second of one stream that is held to a JSON Schema; beside the same prompt without one it is
-  ``constrained_share``, of the runner alone.
+- ``ttft``: mean seconds to the first text of prompts of about 300 tokens that are sent at once;
+- ``shared``: mean seconds to the first text of prompts that share their first 1,000 tokens with one answered before;
+- ``constrained``: tokens a second of one stream that is held to a JSON Schema, beside the same prompt without one;
+- ``memory``: what the runner holds resident at the end, beside its weights, its KV cache and 120 MiB;
+- ``embeddings``, ``overhead``, ``fairness``: the programs of these names, after the others have ended.
 
-    python bench/engine.py [--rounds N] [--threads N] [--only decode,ttft]
+A ratio of tokens is better above 1, one of seconds below 1.
 
-Needs the demo's set-up. The last line is one JSON object with the medians.
+    python bench/engine.py [--rounds N] [--threads N] [--only decode,ttft] [--model gemma3] [--without-ollama]
+
+Needs the demo's set-up; ``--model`` and Ollama fetch what they need at their first use. The last line is one JSON
+object with the medians.
 """
 
 from __future__ import annotations
@@ -24,152 +27,130 @@ import asyncio
 import json
 import signal
 import statistics
+import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.engine_sides import Side, ask, llamacpp, runner
+from bench.engine_measures import MEASURES, OURS, Asked, Measure
+from bench.engine_memory import beyond
+from bench.engine_sides import Side, llamacpp, runner
+from bench.models import MODELS, BenchModel
+from bench.ollama_side import ollama
 from corral_server.runner.threads import available_cores
 from scripts.llama_wheel import cache_dir
 
-DECODE_TOKENS = 96
-TOPICS = ("the sea", "a city", "an old train", "the desert", "a school", "the moon", "a forest", "two brothers")
-FILLER = (
-    "The meeting began late, the coffee was cold, and nobody had read the paper before it was discussed at length. "
-)
-TOKENS_OF_FILLER = 22
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "title": {"type": "string"},
-        "chapters": {"type": "array", "items": {"type": "string"}, "minItems": 20},
-    },
-    "required": ["title", "chapters"],
-}
-
-Measure = Callable[[Side, int], Awaitable[float]]
-"""A side and the number of the round to a figure, more of which is better."""
-
-
-def prompt_of(number: int, stream: int, *, filler: int = 0, text: str = "") -> str:
-    """Begins differently every time, so that no prefix is reused."""
-    topic = TOPICS[stream % len(TOPICS)]
-    text = text or f"{number}-{stream}: {FILLER * filler}Write a very long story about {topic}."
-    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def decode(streams: int) -> Measure:
-    async def measure(side: Side, number: int) -> float:
-        start = time.perf_counter()
-        replies = await asyncio.gather(*(ask(side, prompt_of(number, n), DECODE_TOKENS) for n in range(streams)))
-        return sum(reply.tokens for reply in replies) / (time.perf_counter() - start)
-
-    return measure
-
-
-def first_text(streams: int) -> Measure:
-    """First texts a second: the mean time's inverse."""
-
-    async def measure(side: Side, number: int) -> float:
-        replies = await asyncio.gather(*(ask(side, prompt_of(number, n, filler=12), 2) for n in range(streams)))
-        return 1 / statistics.mean(reply.first for reply in replies)
-
-    return measure
-
-
-async def prefill(side: Side, number: int) -> float:
-    filler = 1000 // TOKENS_OF_FILLER
-    reply = await ask(side, prompt_of(number, 0, filler=filler), 1)
-    return filler * TOKENS_OF_FILLER / reply.first
-
-
-async def shared(side: Side, number: int) -> float:
-    common = f"Round {number}. {FILLER * (1000 // TOKENS_OF_FILLER)}"
-    prompts = [prompt_of(number, n, text=f"{common} {n}: what about {topic}?") for n, topic in enumerate(TOPICS)]
-    await ask(side, prompt_of(number, 0, text=f"{common} Hello."), 2)
-    replies = await asyncio.gather(*(ask(side, prompt, 2) for prompt in prompts))
-    return 1 / statistics.mean(reply.first for reply in replies)
-
-
-def held(schema: Mapping[str, object] | None) -> Measure:
-    """Generated tokens a second after the first."""
-
-    async def measure(side: Side, number: int) -> float:
-        prompt = prompt_of(number, 0, text=f"Number {number}: a book with 40 chapters about the sea, as JSON.")
-        reply = await ask(side, prompt, DECODE_TOKENS, schema=schema)
-        return (reply.tokens - 1) / (reply.end - reply.first)
-
-    return measure
-
-
-MEASURES: dict[str, dict[str, Measure]] = {
-    "decode": {str(streams): decode(streams) for streams in (1, 4, 8, 16)},
-    "ttft": {str(streams): first_text(streams) for streams in (1, 4, 8)},
-    "prefill": {"1": prefill},
-    "shared": {"8": shared},
-    "constrained": {"1": held(SCHEMA), "free": held(None)},
-}
+PROGRAMS = {"embeddings": "embeddings.py", "overhead": "engine_overhead.py", "fairness": "fairness.py"}
+MEMORY = "memory"
+WANTED = (*MEASURES, MEMORY, *PROGRAMS)
 
 Figures = dict[tuple[str, str, str], float]
 """By side, measure and variant."""
 
 
-async def measure(sides: Sequence[Side], wanted: Sequence[str], *, rounds: int) -> list[Figures]:
+async def measure(sides: Sequence[Side], model: BenchModel, wanted: Sequence[str], *, rounds: int) -> list[Figures]:
     """The figures of each round; a first one is thrown away."""
     rows = []
     for number in range(rounds + 1):
         row: Figures = {}
         for name in wanted:
-            for variant, figure in MEASURES[name].items():
+            for variant, figure in MEASURES[name].figures.items():
                 for side in sides if number % 2 else sides[::-1]:
-                    row[side.name, name, variant] = await figure(side, number)
+                    if MEASURES[name].asks(side.name, variant):
+                        row[side.name, name, variant] = await figure(Asked(side, model, number))
                 if number:
-                    show(number, f"{name} {variant}", row["corral", name, variant], row["llama.cpp", name, variant])
+                    show(number, row, name, variant, sides)
         if number:
             rows.append(row)
     return rows
 
 
-def show(number: int, what: str, ours: float, theirs: float) -> None:
-    print(f"{number:>5} {what:<18} {ours:>10.2f} {theirs:>10.2f} {ours / theirs:>7.2f}", flush=True)
+def show(number: int, row: Figures, name: str, variant: str, sides: Sequence[Side]) -> None:
+    cells = [f"{row[side.name, name, variant]:>10.2f}" for side in sides if (side.name, name, variant) in row]
+    print(f"{number:>5} {f'{name} {variant}':<18} {' '.join(cells)}", flush=True)
 
 
-def medians(rows: Sequence[Figures], wanted: Sequence[str]) -> dict[str, object]:
-    """Medians of the rounds' ratios; above 1 the runner is faster. ``spread`` is the least and the greatest."""
+def compared(rows: Sequence[Figures], name: str, peer: str) -> dict[str, object]:
+    """Medians of the rounds' ratios of ours to the peer's."""
+    measured: Measure = MEASURES[name]
+    variants = [variant for variant in measured.figures if measured.asks(peer, variant)]
+    found = {v: [row[OURS, name, v] / row[peer, name, v] for row in rows] for v in variants}
+    key = f"{measured.key}_vs_{peer.replace('.', '')}"
+    return {
+        key: {variant: round(statistics.median(ratios), 3) for variant, ratios in found.items()},
+        f"{key}_spread": {variant: [round(min(r), 2), round(max(r), 2)] for variant, r in found.items()},
+    }
 
-    def ratios(name: str, variant: str) -> list[float]:
-        return [row["corral", name, variant] / row["llama.cpp", name, variant] for row in rows]
 
-    result: dict[str, object] = {}
+def result(rows: Sequence[Figures], wanted: Sequence[str], sides: Sequence[Side]) -> dict[str, object]:
+    made: dict[str, object] = {}
     for name in wanted:
-        found = {variant: ratios(name, variant) for variant in MEASURES[name]}
-        result[f"{name}_vs_llamacpp"] = {variant: round(statistics.median(all_), 3) for variant, all_ in found.items()}
-        result[f"{name}_spread"] = {v: [round(min(all_), 2), round(max(all_), 2)] for v, all_ in found.items()}
+        for side in sides:
+            if side.name in MEASURES[name].peers:
+                made |= compared(rows, name, side.name)
+        figures = {v: round(statistics.median(r[OURS, name, v] for r in rows), 3) for v in MEASURES[name].figures}
+        made[MEASURES[name].key] = figures
     if "constrained" in wanted:
-        share = [row["corral", "constrained", "1"] / row["corral", "constrained", "free"] for row in rows]
-        result["constrained_share"] = round(statistics.median(share), 3)
-    return result
+        shares = [row[OURS, "constrained", "schema"] / row[OURS, "constrained", "free"] for row in rows]
+        made["constrained_vs_free"] = round(statistics.median(shares), 3)
+        made["constrained_vs_free_spread"] = [round(min(shares), 2), round(max(shares), 2)]
+    return made
+
+
+def beside(arguments: argparse.Namespace, model: BenchModel) -> dict[str, object]:
+    """Everything that is asked over HTTP, and the runner's memory after it."""
+    wanted = [name for name in arguments.only if name in MEASURES]
+    if not wanted and MEMORY not in arguments.only:
+        return {}
+    weights, threads = model.find(), arguments.threads
+    with ExitStack() as stack:
+        sides = [stack.enter_context(runner(weights, threads)), stack.enter_context(llamacpp(weights, threads))]
+        if "decode" in wanted and not arguments.without_ollama:
+            sides.append(stack.enter_context(ollama(weights, threads)))
+        print(f"{model.name}, {threads} threads; tokens a second, or seconds: {', '.join(side.name for side in sides)}")
+        loaded = beyond(sides[0].pid, weights)
+        rows = asyncio.run(measure(sides, model, wanted, rounds=arguments.rounds))
+        made = result(rows, wanted, sides)
+        if MEMORY in arguments.only:
+            made["memory_loaded_mib"], made["memory_mib"] = loaded, beyond(sides[0].pid, weights)
+    return made
+
+
+def program(name: str, threads: int) -> dict[str, object]:
+    """The last line of one of the other programs."""
+    command = [sys.executable, str(Path(__file__).with_name(PROGRAMS[name])), "--threads", str(threads)]
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    print(ran.stdout, end="", flush=True)
+    found: dict[str, object] = json.loads(ran.stdout.splitlines()[-1])
+    return {key: value for key, value in found.items() if key not in ("rounds", "threads")}
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A runner beside llama.cpp's own server and Ollama.")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(WANTED))
+    parser.add_argument("--model", choices=sorted(MODELS), default="smollm2")
+    parser.add_argument("--without-ollama", action="store_true")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(WANTED):
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(WANTED)}")
+    return arguments
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A runner beside llama.cpp's own server.")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=available_cores())
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(MEASURES))
-    arguments = parser.parse_args()
-    if unknown := set(arguments.only) - set(MEASURES):
-        parser.error(f"{', '.join(unknown)}: not one of {', '.join(MEASURES)}")
+    arguments = parsed()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cache_dir().mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        sides = (stack.enter_context(runner(arguments.threads)), stack.enter_context(llamacpp(arguments.threads)))
-        print(f"{arguments.threads} threads; tokens or first texts a second: ours, llama.cpp's, and the ratio")
-        rows = asyncio.run(measure(sides, arguments.only, rounds=arguments.rounds))
-    print(json.dumps(medians(rows, arguments.only) | {"rounds": arguments.rounds, "threads": arguments.threads}))
+    made = beside(arguments, MODELS[arguments.model])
+    for name in PROGRAMS:
+        if name in arguments.only and (arguments.model == "smollm2" or "--only" in sys.argv):
+            made |= program(name, arguments.threads)
+    about = {"model": arguments.model, "rounds": arguments.rounds, "threads": arguments.threads}
+    print(json.dumps(made | about))
 
 
 if __name__ == "__main__":

