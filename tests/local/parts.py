@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import uvloop
 
+from corral_core.facts import ModelFacts
 from corral_core.model import Model
 from corral_core.resource import names_of, parse_model, serving_digest
 from corral_server.gateway.directory import Endpoint
@@ -38,8 +39,8 @@ def model(name: str = "m", *, spec: dict[str, object] | None = None, **behaviour
     return parse_model({"metadata": {"name": name}, "spec": fields})
 
 
-def listed(found: Model, *, modified: float = 1.0) -> Listed:
-    return Listed(found, names_of(found), serving_digest(found), modified, Weights(None))
+def listed(found: Model, *, modified: float = 1.0, facts: ModelFacts | None = None) -> Listed:
+    return Listed(found, names_of(found), serving_digest(found), modified, Weights(facts))
 
 
 class Heard(EventLog):

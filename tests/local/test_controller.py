@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from corral_core.snapshot import Policy
 from tests.local.parts import RUNNER, ask, model, run
 from tests.local.town import town
+from tests.operator import samples
 from tests.support.waiting import auntil
 
 pytestmark = pytest.mark.process
@@ -57,6 +59,50 @@ def test_a_busy_model_drains_for_the_one_that_waits_and_is_served_again_after_it
             assert (await ask(await made.ready("b"), "hi"))["status"] == 200
             made.content("b")
             await made.ready("a")
+
+    run(test())
+
+
+def test_the_idle_model_makes_room_in_memory_for_the_one_that_waits_though_places_are_free() -> None:
+    async def test() -> None:
+        async with town(capacity=lambda _: 800 << 20) as made:
+            made.serve(model("a"), model("b"), facts=samples.FACTS)
+            for name in "aba":
+                await made.serve_one(name)
+            assert [event["model"] for event in made.log.events("started")] == ["a", "b", "a"]
+
+    run(test())
+
+
+def test_models_stay_where_memory_is_for_all() -> None:
+    async def test() -> None:
+        async with town(capacity=lambda _: 1300 << 20) as made:
+            made.serve(model("a"), model("b"), facts=samples.FACTS)
+            for name in "aba":
+                await made.serve_one(name)
+            assert [event["model"] for event in made.log.events("started")] == ["a", "b"]
+
+    run(test())
+
+
+def test_a_model_starts_when_other_processes_have_given_memory_back() -> None:
+    async def test() -> None:
+        free, asked = [800 << 20], [0]
+
+        def capacity(_: Collection[int]) -> int:
+            asked[0] += 1
+            return free[0]
+
+        async with town(capacity=capacity) as made:
+            made.serve(model("a", load_s=60), model("b"), facts=samples.FACTS)
+            made.wait_for("a", ago=5)
+            await auntil(lambda: made.log.events("started"))
+            made.wait_for("b")
+            before = asked[0]
+            await auntil(lambda: asked[0] > before + 1, what="a second look while b waits")
+            assert not made.supervisor.replicas("default/b")
+            free[0] = 1300 << 20
+            await made.ready("b")
 
     run(test())
 

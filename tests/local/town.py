@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from corral_core.facts import ModelFacts
 from corral_core.model import Model
 from corral_core.snapshot import Policy
 from corral_server.gateway.directory import Endpoint, Entry
 from corral_server.local.config import RunnerConfig
-from corral_server.local.controller import Controller
+from corral_server.local.controller import Controller, unknown
 from corral_server.local.directory import LocalDirectory
 from corral_server.local.supervisor import Supervisor
 from tests.local.parts import RUNNER, Heard, ask, listed
@@ -21,19 +22,22 @@ from tests.support.waiting import auntil
 
 OLLAMAS = Policy()
 
+Capacity = Callable[[Collection[int]], int | None]
+
 
 class Town:
     """All of local mode but the gateway and the files."""
 
-    def __init__(self, policy: Policy, config: RunnerConfig) -> None:
+    def __init__(self, policy: Policy, config: RunnerConfig, capacity: Capacity) -> None:
         self.log = Heard()
         runner = replace(config, environment=dict(os.environ))
         self.supervisor = Supervisor(runner, self.log, lambda key: self.directory.changed(key))
         self.directory = LocalDirectory(self.supervisor, self.log, lambda: self.controller.wake())
-        self.controller = Controller(self.directory, self.supervisor, policy, self.log)
+        self.controller = Controller(self.directory, self.supervisor, policy, self.log, capacity=capacity)
 
-    def serve(self, *models: Model) -> None:
-        self.directory.replace([listed(each) for each in models])
+    def serve(self, *models: Model, facts: ModelFacts | None = None) -> None:
+        """All of the Models have weights with these facts."""
+        self.directory.replace([listed(each, facts=facts) for each in models])
 
     def entry(self, name: str) -> Entry:
         entry = self.directory.get(f"default/{name}")
@@ -67,8 +71,10 @@ class Town:
 
 
 @asynccontextmanager
-async def town(policy: Policy = OLLAMAS, config: RunnerConfig = RUNNER) -> AsyncIterator[Town]:
-    made = Town(policy, config)
+async def town(
+    policy: Policy = OLLAMAS, config: RunnerConfig = RUNNER, capacity: Capacity = unknown
+) -> AsyncIterator[Town]:
+    made = Town(policy, config, capacity)
     async with made.supervisor:
         planning = asyncio.create_task(made.controller.run())
         try:

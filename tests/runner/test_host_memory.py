@@ -10,10 +10,11 @@ from corral_core.estimate import MIB, estimate
 from corral_core.facts import ModelFacts
 from corral_core.gguf_facts import read_facts
 from corral_core.load import Load
+from corral_server.runner.cgroup_memory import HostMemory, host_memory
 from corral_server.runner.contexts import EngineOptions
 from corral_server.runner.embedding import EmbeddingOptions
 from corral_server.runner.generation import LoadFailed
-from corral_server.runner.host_memory import HostMemory, fitted, host_memory
+from corral_server.runner.host_memory import fitted
 from tests.support.tiny_model import write
 
 OPTIONS = EngineOptions(context_length=2048, gpu_layers=0)

@@ -11,10 +11,10 @@ import pytest
 from corral_core.estimate import MIB
 from corral_core.load import POOLING_LAST as LAST
 from corral_server.runner import loading
+from corral_server.runner.cgroup_memory import HostMemory
 from corral_server.runner.config import from_environment
 from corral_server.runner.embedding import EmbeddingOptions
 from corral_server.runner.generation import LoadFailed
-from corral_server.runner.host_memory import HostMemory
 from corral_server.runner.loading import embedding_of, load
 from tests.runner.engines import weights
 from tests.support.runner_server import FACTS

@@ -82,6 +82,11 @@ class Child:
         return Replica(self.name, ready, self.terminating, self._started_at, self._activity, self.ready_since)
 
     @property
+    def pid(self) -> int | None:
+        """The process; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    @property
     def endpoint(self) -> Endpoint | None:
         """Where requests may be sent; None while it loads or drains."""
         draining = self.terminating or (self._activity is not None and self._activity.draining)

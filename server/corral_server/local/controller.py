@@ -1,9 +1,14 @@
-"""The planner's loop in local mode: observe, plan, act, whenever something changed or time alone changes the answer."""
+"""The planner's loop in local mode: observe, plan, act, whenever something changed or time alone changes the answer.
+
+Other processes' memory comes and goes unsaid, so while somebody waits for room it is looked at every second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from corral_core.planner import plan
 from corral_core.snapshot import Decision, ModelState, Plan, Policy, Snapshot
@@ -11,19 +16,45 @@ from corral_server.local.child import label
 from corral_server.local.directory import LocalDirectory
 from corral_server.local.files import Listed
 from corral_server.local.logs import EventLog
+from corral_server.local.memory import on_this_machine, size_of
 from corral_server.local.supervisor import Supervisor
 
 _REMOVED = "the Model was removed"
 LONGEST_WAIT = 60.0
 """Seconds after which it looks again in any case: clocks are set, laptops sleep."""
+ROOM_EVERY = 1.0
+"""Seconds after which it looks again while requests wait for room."""
+
+
+def unknown(_runners: Collection[int]) -> int | None:
+    """The capacity of a machine whose memory is not counted."""
+    return None
 
 
 class Controller:
-    def __init__(self, directory: LocalDirectory, supervisor: Supervisor, policy: Policy, log: EventLog) -> None:
+    """``capacity`` tells the bytes that all runners (process ids) may have together, None: not known.
+
+    ``environ`` is what runners are started with.
+    """
+
+    def __init__(
+        self,
+        directory: LocalDirectory,
+        supervisor: Supervisor,
+        policy: Policy,
+        log: EventLog,
+        *,
+        capacity: Callable[[Collection[int]], int | None] = unknown,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._directory = directory
         self._supervisor = supervisor
         self._policy = policy
         self._log = log
+        self._capacity = capacity
+        self._environ = environ
+        self._sizes: dict[str, int] = {}
+        self._places: dict[str, str] = {}
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
@@ -35,7 +66,10 @@ class Controller:
         while True:
             self._awake.clear()
             made = self.step(time.time())
-            wait = LONGEST_WAIT if made.next is None else min(LONGEST_WAIT, max(0.0, made.next - time.time()))
+            waits = any(decision.waiting_for_capacity for decision in made.decisions.values())
+            wait = ROOM_EVERY if waits else LONGEST_WAIT
+            if made.next is not None:
+                wait = min(wait, max(0.0, made.next - time.time()))
             try:
                 async with asyncio.timeout(wait):
                     await self._awake.wait()
@@ -46,6 +80,7 @@ class Controller:
         """Plans once and applies the plan."""
         listed = {each.model.key: each for each in self._directory.listed()}
         made = plan(self._snapshot(listed), now)
+        self._places = {key: decision.place for key, decision in made.decisions.items() if decision.place}
         for key, decision in made.decisions.items():
             if key in listed:
                 self._apply(listed[key], decision)
@@ -69,7 +104,18 @@ class Controller:
             if model.key not in listed:
                 replicas = self._supervisor.replicas(model.key)
                 states.append(ModelState(model.key, model.created, model.spec, 0, replicas, refused=_REMOVED))
-        return Snapshot(tuple(states), self._policy)
+        self._measure(listed, states)
+        capacity = self._capacity(self._supervisor.processes())
+        if capacity is None:
+            return Snapshot(tuple(states), self._policy)
+        placed, machine = on_this_machine(states, self._sizes, capacity)
+        return Snapshot(placed, self._policy, (machine,))
+
+    def _measure(self, listed: Mapping[str, Listed], states: Iterable[ModelState]) -> None:
+        """What runners take; of a Model that was removed it is what they took."""
+        sizes = {key: size for key, each in listed.items() if (size := size_of(each, self._environ)) is not None}
+        kept = {state.key for state in states}
+        self._sizes = {key: size for key, size in {**self._sizes, **sizes}.items() if key in kept}
 
     def _state(self, listed: Listed) -> ModelState:
         model = listed.model
@@ -82,4 +128,5 @@ class Controller:
             demand=self._directory.wanted(model.key),
             refused=self._directory.refused(model.key),
             draining=self._directory.draining(model.key),
+            place=self._places.get(model.key, ""),
         )

@@ -26,6 +26,7 @@ from corral_server.local.controller import Controller
 from corral_server.local.directory import LocalDirectory
 from corral_server.local.files import Listing, ModelFiles
 from corral_server.local.logs import Bridge, EventLog
+from corral_server.local.machine import capacity
 from corral_server.local.supervisor import Supervisor
 from corral_server.local.watch import report, watch
 
@@ -77,7 +78,14 @@ class _Serving:
         self._log = log
         self._supervisor = Supervisor(config.runner, log, self._runner_changed)
         self._directory = LocalDirectory(self._supervisor, log, self._wake)
-        self._controller = Controller(self._directory, self._supervisor, config.policy, log)
+        self._controller = Controller(
+            self._directory,
+            self._supervisor,
+            config.policy,
+            log,
+            capacity=capacity,
+            environ=config.runner.environment,
+        )
 
     async def run(self, listing: Listing, listener: socket.socket) -> None:
         report(self._log, listing, None)
@@ -140,9 +148,7 @@ class _Serving:
 class _Server(DrainingServer):
     """The server without its signal handlers, which end the process before the runners are gone."""
 
-    def __init__(
-        self, config: uvicorn.Config, gateway: Gateway, *, delay: float, started: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, delay: float, started: Callable[[], None]) -> None:
         super().__init__(config, gateway, delay=delay)
         self._tell = started
 

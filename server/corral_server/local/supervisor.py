@@ -114,6 +114,11 @@ class Supervisor:
         """The Models that have runners, those included that are told to end."""
         return [crew.model for crew in self._crews.values() if crew.children]
 
+    def processes(self) -> list[int]:
+        """All runners that have not ended."""
+        pids = [child.pid for crew in self._crews.values() for child in crew.children]
+        return [pid for pid in pids if pid is not None]
+
     def wanted(self, key: str) -> int:
         crew = self._crews.get(key)
         return crew.wanted if crew else 0

@@ -15,11 +15,12 @@ from corral_core.source import locate, parse_source
 from corral_core.template_facts import with_template
 from corral_core.weights import read_model
 from corral_server.runner.adapters import adapter_files
+from corral_server.runner.cgroup_memory import host_memory
 from corral_server.runner.config import RunnerConfig
 from corral_server.runner.digests import check_digest
 from corral_server.runner.embedding import EmbeddingOptions
 from corral_server.runner.engine import LlamaEngine
-from corral_server.runner.host_memory import fitted, host_memory
+from corral_server.runner.host_memory import fitted
 from corral_server.runner.options import Options
 from corral_server.runner.state import Loaded
 from corral_server.runner.templates import PLAIN, ChatTemplate
