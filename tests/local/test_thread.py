@@ -39,7 +39,8 @@ def test_from_zero_to_a_streamed_answer_to_zero_and_again(tmp_path: Path) -> Non
             reasons = [event["reason"] for event in served.events("plan") if event["replicas"] == 0]
             assert reasons == ["unloaded: its keep_alive ran out"] * round_number
         order = [str(event["event"]) for event in served.events("demand", "started", "loading", "loaded", "exited")]
-        assert order[:5] == ["demand", "started", "loading", "loaded", "demand"]
+        assert order[:3] == ["demand", "started", "loading"]
+        assert sorted(order[3:5]) == ["demand", "loaded"]  # a runner's own line may come after the activity it tells
         assert [event["status"] for event in served.events("exited")] == [0, 0]
 
 
