@@ -55,7 +55,7 @@ def write_models(folder: Path) -> None:
     weights = minilm.write_gguf(folder / "minilm.gguf")
     named = ["tiny", "smollm2:135m"]
     parameters = {"temperature": 0, "stop": [STOP]}
-    model_file(folder, CHATS, **common | {"names": named, "system": SYSTEM, "parameters": parameters})
+    model_file(folder, CHATS, **common | {"names": named, "system": SYSTEM, "parameters": parameters, "parallel": 4})
     model_file(folder, CLEVER, **common | {"template": TEMPLATE})
     model_file(folder, EMBEDS, source=weights.as_uri(), contextLength=512)
     model_file(folder, COLD)

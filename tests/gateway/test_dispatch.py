@@ -67,6 +67,30 @@ def test_one_more_than_the_queue_holds_is_refused_in_the_format_of_its_path(path
     run(scenario())
 
 
+def test_a_queue_of_two_takes_the_one_that_runs_and_two_that_wait() -> None:
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def slow(call: Call) -> None:
+            await go_on.wait()
+            await reply()(call)
+
+        async with fake_upstream(slow) as up:
+            directory = MemoryDirectory.of(entry("tiny", up.port, slots=1))
+            async with running_gateway(directory, max_queue=2) as gateway:
+                held = [asyncio.create_task(gateway.chat())]
+                await auntil(lambda: len(up.calls) == 1, what="the first one runs")
+                held += [asyncio.create_task(gateway.chat()) for _ in range(2)]
+                await gateway.until_waiting(2)
+                refused = await gateway.chat()
+                go_on.set()
+                answers = await asyncio.gather(*held)
+        assert (refused.status_code, refused.json()) == (503, {"error": QUEUE_FULL})
+        assert [answer.status_code for answer in answers] == [200] * 3
+
+    run(scenario())
+
+
 def queued(name: str = "tiny", *ports: int, slots: int = 4, **bounds: object) -> Entry:
     """A Model with bounds on what waits for it, as in ``spec.queue``."""
     made = entry(name, *ports, slots=slots)
