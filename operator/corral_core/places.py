@@ -7,6 +7,10 @@ idle ones leave to get back under it. Room on a node they need as all others do.
 
 A Model that was told to start and has no node yet is begun anew in every plan: it goes on where it still fits, and
 otherwise waits like the others, for somebody else may have been faster.
+
+Age comes before what was promised: of several nodes, an older one whose own is not free yet may start on the one that
+is being freed for a younger one. The younger one then gets what the older one waited for, where it fits there; where
+it does not, somebody else makes room for it, who would otherwise have stayed.
 """
 
 from __future__ import annotations
