@@ -68,7 +68,15 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
             "hostnames": ["models.example.com"],
             "pathPrefix": "/llm",
         },
-        "monitoring": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+        "monitoring": {
+            "enabled": True,
+            "interval": "30s",
+            "labels": {"release": "prometheus"},
+            "from": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+            "rules": {"enabled": True},
+            "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
+        },
+        "tracing": {"endpoint": "http://collector.monitoring:4318"},
         "networkPolicy": {"runnersFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
     },
     "placed": {

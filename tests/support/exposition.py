@@ -1,24 +1,25 @@
-"""Reads metrics as strictly as Prometheus' own tools do.
+"""Reads metrics, and queries of them, as strictly as Prometheus' own tools do.
 
-``problems`` is what ``promtool check metrics`` says: promlint, built from its Go module. A machine without Go, or
-without that module at hand, skips the test.
+``problems`` is what ``promtool check metrics`` says, and ``metrics_in`` uses Prometheus' parser: a small program built
+from its Go modules. A machine without Go, or without those modules at hand, skips the test.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-SOURCE = Path(__file__).with_name("promlint")
+SOURCE = Path(__file__).with_name("promcheck")
 _open_metrics: Callable[[str], Iterable[object]] = openmetrics.text_string_to_metric_families
 
 
@@ -60,9 +61,18 @@ def series(text: str, name: str) -> list[Mapping[str, str]]:
 
 def problems(text: str) -> str:
     """What promlint finds; empty when all is well."""
-    done = subprocess.run([_promlint()], input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([_promcheck(), "metrics"], input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode in (0, 3), done.stderr
     return done.stdout
+
+
+def metrics_in(queries: Sequence[str]) -> list[list[str]]:
+    """The names of series that each PromQL expression reads. Fails for one that is not PromQL."""
+    text = json.dumps(list(queries))
+    done = subprocess.run([_promcheck(), "queries"], input=text, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: list[list[str]] = json.loads(done.stdout)
+    return found
 
 
 def _strict(text: str) -> None:
@@ -77,15 +87,15 @@ def _strict(text: str) -> None:
 
 
 @functools.cache
-def _promlint() -> str:
+def _promcheck() -> str:
     if shutil.which("go") is None:
-        pytest.skip("no Go, of which promlint is built")
-    folder = tempfile.mkdtemp(prefix="corral-promlint-")
+        pytest.skip("no Go, with which promcheck is built")
+    folder = tempfile.mkdtemp(prefix="corral-promcheck-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder) / "promlint"
+    path = Path(folder) / "promcheck"
     built = subprocess.run(
         ["go", "build", "-o", path, "."], cwd=SOURCE, capture_output=True, text=True, timeout=240, check=False
     )
     if built.returncode:
-        pytest.skip(f"promlint cannot be built: {built.stderr[-300:]}")
+        pytest.skip(f"promcheck cannot be built: {built.stderr[-300:]}")
     return str(path)

@@ -118,6 +118,11 @@ class Meters:
         runners = [({"model": key}, len(entry.endpoints)) for key, entry in entries]
         yield gauge("corral_gateway_runners", "Runners that are ready.", runners)
         yield gauge(
+            "corral_gateway_queue_limit",
+            "Requests that may wait in all gateways together.",
+            [({}, queue.limit)],
+        )
+        yield gauge(
             "corral_gateway_settled",
             "Whether all Models have been listed since the gateway started.",
             [({}, self._directory.settled())],

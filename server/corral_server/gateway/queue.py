@@ -128,6 +128,7 @@ class Queue:
     """All lines. A ticket is closed exactly once by its owner, whatever became of it; closing again does nothing."""
 
     def __init__(self, limit: int, *, elsewhere: Elsewhere | None = None, allowance: Allowance = all_slots) -> None:
+        self.limit = limit
         self.holding = Holding()
         self._admission = Admission(limit, self.holding, elsewhere or Nowhere())
         self._allowance = allowance

@@ -1,0 +1,63 @@
+// Command promcheck reads what Prometheus will read, with Prometheus' own code.
+//
+//	promcheck metrics   an exposition on stdin: what "promtool check metrics" says of it; status 3 when it says anything
+//	promcheck queries   a JSON list of PromQL expressions on stdin: prints the names of metrics that each one reads
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+func main() {
+	var err error
+	if len(os.Args) == 2 && os.Args[1] == "queries" {
+		err = queries()
+	} else {
+		err = metrics()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func metrics() error {
+	problems, err := promlint.New(os.Stdin).Lint()
+	if err != nil {
+		return err
+	}
+	for _, problem := range problems {
+		fmt.Println(problem.Metric, problem.Text)
+	}
+	if len(problems) > 0 {
+		os.Exit(3)
+	}
+	return nil
+}
+
+func queries() error {
+	var texts []string
+	if err := json.NewDecoder(os.Stdin).Decode(&texts); err != nil {
+		return err
+	}
+	found := make([][]string, len(texts))
+	for i, text := range texts {
+		expression, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", text, err)
+		}
+		found[i] = []string{}
+		parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
+			if selector, ok := node.(*parser.VectorSelector); ok {
+				found[i] = append(found[i], selector.Name)
+			}
+			return nil
+		})
+	}
+	return json.NewEncoder(os.Stdout).Encode(found)
+}
