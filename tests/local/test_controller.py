@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from corral_core.snapshot import Policy
-from tests.local.parts import RUNNER, ask, model, run
+from tests.local.parts import FAKE, RUNNER, ask, model, run
 from tests.local.town import town
 from tests.operator import samples
 from tests.support.waiting import auntil
@@ -70,6 +71,19 @@ def test_the_idle_model_makes_room_in_memory_for_the_one_that_waits_though_place
             for name in "aba":
                 await made.serve_one(name)
             assert [event["model"] for event in made.log.events("started")] == ["a", "b", "a"]
+
+    run(test())
+
+
+def test_a_runner_is_started_for_one_request_at_once_where_there_is_no_memory_for_four(tmp_path: Path) -> None:
+    async def test() -> None:
+        noting = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['OLLAMA_NUM_PARALLEL']); "
+        going_on = "os.execv(sys.executable, [sys.executable, sys.argv[2]])"
+        command = (sys.executable, "-c", noting + going_on, str(tmp_path / "told"), FAKE[1])
+        async with town(config=replace(RUNNER, command=command), capacity=lambda _: 400 << 20) as made:
+            made.serve(model("a"), facts=samples.FACTS)
+            await made.serve_one("a")
+            assert (tmp_path / "told").read_text() == "1"
 
     run(test())
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from corral_core.estimate import estimate
-from corral_core.load import Load
 from corral_core.planner import plan
 from corral_core.snapshot import Decision, ModelState, Policy, Snapshot
-from corral_server.local.memory import NAME, on_this_machine, size_of
-from tests.core.test_estimate import SMOLLM2
-from tests.local.parts import listed, model
-from tests.operator.samples import FACTS
+from corral_server.local.memory import NAME, on_this_machine
 from tests.support.planning import NOW, activity, cold, loading, warm
 
 HUGE = 10**6
@@ -22,16 +17,7 @@ def decided(capacity: int, *models: ModelState, **sizes: int) -> dict[str, Decis
     return dict(plan(Snapshot(placed, Policy(), (machine,)), NOW).decisions)
 
 
-def test_a_model_takes_what_is_estimated_with_its_adapters_and_the_environment() -> None:
-    facts = dataclasses.replace(FACTS, adapters_size=5 << 20)
-    made = listed(model(spec={"contextLength": 2048}), facts=facts)
-    assert size_of(made, {}) == estimate(SMOLLM2, Load(2048, 4)).total + (5 << 20)
-    assert size_of(made, {"OLLAMA_NUM_PARALLEL": "1"}) == estimate(SMOLLM2, Load(2048, 1)).total + (5 << 20)
-
-
-def test_of_weights_that_are_not_known_or_settings_that_are_refused_nothing_is_counted() -> None:
-    assert size_of(listed(model()), {}) is None
-    assert size_of(listed(model(), facts=FACTS), {"OLLAMA_NUM_PARALLEL": "many"}) is None
+def test_of_weights_that_are_not_known_nothing_is_counted() -> None:
     assert decided(1, cold("a", waiting_since=1))["a"].replicas == 1
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Mapping
 
 from corral_core.planner import plan
 from corral_core.snapshot import Decision, ModelState, Plan, Policy, Snapshot
@@ -16,7 +15,8 @@ from corral_server.local.child import label
 from corral_server.local.directory import LocalDirectory
 from corral_server.local.files import Listed
 from corral_server.local.logs import EventLog
-from corral_server.local.memory import on_this_machine, size_of
+from corral_server.local.memory import on_this_machine
+from corral_server.local.sizes import NO_SETTINGS, Sizes
 from corral_server.local.supervisor import Supervisor
 
 _REMOVED = "the Model was removed"
@@ -45,15 +45,14 @@ class Controller:
         log: EventLog,
         *,
         capacity: Callable[[Collection[int]], int | None] = unknown,
-        environ: Mapping[str, str] = MappingProxyType({}),
+        environ: Mapping[str, str] = NO_SETTINGS,
     ) -> None:
         self._directory = directory
         self._supervisor = supervisor
         self._policy = policy
         self._log = log
         self._capacity = capacity
-        self._environ = environ
-        self._sizes: dict[str, int] = {}
+        self._sizes = Sizes(environ)
         self._places: dict[str, str] = {}
         self._awake = asyncio.Event()
 
@@ -96,7 +95,8 @@ class Controller:
             said = {"replicas": decision.replicas, "draining": decision.draining, "reason": decision.reason}
             self._log.event("plan", name, **said)
         self._directory.drain(key, decision.draining)
-        self._supervisor.scale(listed.model, listed.digest, decision.replicas)
+        settings = self._sizes.settings(key)
+        self._supervisor.scale(listed.model, listed.digest, decision.replicas, settings=settings)
 
     def _snapshot(self, listed: dict[str, Listed]) -> Snapshot:
         states = [self._state(each) for each in listed.values()]
@@ -104,18 +104,13 @@ class Controller:
             if model.key not in listed:
                 replicas = self._supervisor.replicas(model.key)
                 states.append(ModelState(model.key, model.created, model.spec, 0, replicas, refused=_REMOVED))
-        self._measure(listed, states)
         capacity = self._capacity(self._supervisor.processes())
         if capacity is None:
             return Snapshot(tuple(states), self._policy)
-        placed, machine = on_this_machine(states, self._sizes, capacity)
+        running = {state.key for state in states if state.replicas}
+        self._sizes.look(listed.values(), running=running, capacity=capacity)
+        placed, machine = on_this_machine(states, self._sizes.sizes, capacity)
         return Snapshot(placed, self._policy, (machine,))
-
-    def _measure(self, listed: Mapping[str, Listed], states: Iterable[ModelState]) -> None:
-        """What runners take; of a Model that was removed it is what they took."""
-        sizes = {key: size for key, each in listed.items() if (size := size_of(each, self._environ)) is not None}
-        kept = {state.key for state in states}
-        self._sizes = {key: size for key, size in {**self._sizes, **sizes}.items() if key in kept}
 
     def _state(self, listed: Listed) -> ModelState:
         model = listed.model

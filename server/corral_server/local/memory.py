@@ -10,28 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from corral_core.errors import InvalidSetting
-from corral_core.estimate import estimate
 from corral_core.eviction import pinned
-from corral_core.load import loads, wish
 from corral_core.node import Needs, Node
 from corral_core.quantities import MEMORY, total
 from corral_core.snapshot import ModelState, NodeState, Replica
-from corral_server.local.files import Listed
 
 NAME = "this machine"
-
-
-def size_of(listed: Listed, environ: Mapping[str, str]) -> int | None:
-    """Bytes that a runner of the Model takes by the estimate, started with this environment; None: not known."""
-    facts = listed.weights.facts
-    if facts is None or facts.shape is None:
-        return None
-    try:
-        best = loads(wish(listed.model.spec, environ), facts)[0]
-    except InvalidSetting:
-        return None  # the runner refuses it too, and says so
-    return estimate(facts.shape, best, gpus=listed.model.spec.gpu.count, adapters=facts.adapters_size).total
 
 
 def on_this_machine(

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, TracebackType
 
 from corral_core.model import Model
 from corral_core.snapshot import Replica
@@ -38,6 +38,7 @@ class _Crew:
     retry_at: float = 0.0
     timer: asyncio.TimerHandle | None = None
     removed: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def live(self) -> list[Child]:
@@ -83,8 +84,13 @@ class Supervisor:
             os.close(self._parent_read)
             os.close(self._parent_write)
 
-    def scale(self, model: Model, digest: str, replicas: int) -> None:
-        """From now on the Model has this many runners that serve ``digest``."""
+    def scale(
+        self, model: Model, digest: str, replicas: int, *, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """From now on the Model has this many runners that serve ``digest``.
+
+        Those that are started are told these ``settings`` too, in their environment.
+        """
         crew = self._crews.get(model.key)
         if crew is None:
             if replicas == 0:
@@ -94,6 +100,7 @@ class Supervisor:
             crew.failures, crew.retry_at = 0, 0.0
             self._set_timer(crew, None)
         crew.model, crew.digest, crew.wanted, crew.removed = model, digest, replicas, False
+        crew.settings = settings
         self._reconcile(crew)
 
     def remove(self, key: str) -> None:
@@ -170,12 +177,12 @@ class Supervisor:
         return [child for child in stale if child.ready_since is None]
 
     def _start(self, crew: _Crew) -> None:
-        key = crew.model.key
+        key, environment = crew.model.key, {**self._config.environment, **crew.settings}
         child = Child(
             f"{crew.model.name}-{next(self._numbers)}",
             crew.model,
             crew.digest,
-            config=self._config,
+            config=replace(self._config, environment=environment),
             parent_fd=self._parent_read,
             log=self._log,
             changed=lambda: self._child_changed(key),
