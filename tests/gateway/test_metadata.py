@@ -161,6 +161,20 @@ def test_show_tells_copilot_the_requested_name() -> None:
     assert shown["model_info"]["general.basename"] == "tiny"
 
 
+def test_show_takes_the_system_message_of_the_request() -> None:
+    shown = ask("POST", "/api/show", entry("tiny"), body={"model": "tiny", "system": "Be brief."}).json()
+    assert shown["system"] == "Be brief."
+    assert 'SYSTEM """Be brief."""' in shown["modelfile"]
+
+
+def test_what_show_never_has() -> None:
+    body = {"model": "tiny", "verbose": True, "template": "ignored", "options": {}}
+    shown = ask("POST", "/api/show", entry("tiny"), body=body).json()
+    assert not shown.keys() & {"license", "messages", "tensors", "projector_info", "requires"}
+    assert shown["model_info"]["tokenizer.ggml.tokens"] is None
+    assert shown["template"] == "{{ messages }}"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [

@@ -284,3 +284,11 @@ def test_text_is_echoed_as_utf8(engine: FakeEngine) -> None:
     with serving(engine) as runner:
         body = runner.post(CHAT, HELLO | {"stream": False}).json()
     assert body["message"]["content"] == 'grüß "Gott" \n\u2028😀'
+
+
+def test_an_answer_that_repeats_one_token_goes_on(runner: ServedRunner, engine: FakeEngine) -> None:
+    """Ollama ends such a stream without a last line."""
+    engine.script = (" a",) * 40
+    lines = [json.loads(line) for line in runner.post(CHAT, HELLO).text.splitlines()]
+    assert "".join(line["message"]["content"] for line in lines) == " a" * 40
+    assert lines[-1]["done_reason"] == "stop"
