@@ -122,6 +122,26 @@ def test_a_model_that_no_node_can_hold_fails_at_once_with_the_numbers_until_one_
     assert corral.ask(gateway, "huge").result(WAKE).done is not None
 
 
+@pytest.fixture
+def tiny_node(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """A node for the test alone, with 400 MiB of memory: by the estimate four requests at once take 596, one 324."""
+    name = f"tiny-{namespace}"
+    cluster.nodes.add(name, {"memory": "400Mi"}, labels={"test.corral.dev/for": namespace})
+    yield name
+    cluster.nodes.remove(name)
+
+
+def test_one_request_at_once_is_served_where_no_node_has_the_memory_for_four(
+    corral: Installation, tiny_node: str
+) -> None:
+    corral.start_operator()
+    gateway = corral.start_gateway()
+    add(corral, "small", contextLength=4096, parallel="auto")
+    assert corral.ask(gateway, "small").result(WAKE).done is not None
+    assert [at(pod, "spec", "nodeName") for pod in corral.pods("small")] == [tiny_node]
+    assert at(corral.model("small"), "status", "placement", "parallel") == 1
+
+
 def _stranger(corral: Installation, node: str) -> None:
     """A pod of other people that takes 2 GiB."""
     container = {"name": "any", "image": "any", "resources": {"requests": {"memory": "2Gi"}}}
