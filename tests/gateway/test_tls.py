@@ -1,0 +1,129 @@
+"""TLS by two files, and what happens when they change."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from corral_core.errors import InvalidSetting
+from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.front import tls
+from corral_server.gateway.front.tls import TlsFiles, server_context
+from tests.support.fake_upstream import fake_upstream, stream
+from tests.support.gateway import MemoryDirectory, Running, entry, raw_request, run, running_gateway
+
+
+def certificate(folder: Path, name: str) -> TlsFiles:
+    """A new certificate for localhost with this name as its organisation, in place of the one that was there."""
+    new = TlsFiles(folder / "new.crt", folder / "new.key")
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    subject = ["-subj", f"/O={name}/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", str(new.key), "-out", str(new.certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    new.key.rename(folder / "tls.key")
+    new.certificate.rename(folder / "tls.crt")
+    return TlsFiles(folder / "tls.crt", folder / "tls.key")
+
+
+class Client:
+    """One connection, for one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def to(cls, gateway: Running, files: TlsFiles) -> Client:
+        context = ssl.create_default_context(cadata=files.certificate.read_text())
+        return cls(*await asyncio.open_connection("127.0.0.1", gateway.port, ssl=context, server_hostname="localhost"))
+
+    @property
+    def organisation(self) -> str:
+        """Of the certificate that the gateway showed."""
+        shown = self._writer.get_extra_info("peercert")
+        return str(dict(pair for part in shown["subject"] for pair in part)["organizationName"])
+
+    async def ask(self) -> bytes:
+        self._writer.write(raw_request())
+        return await self._reader.readuntil(b"0\r\n\r\n")
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+def test_requests_go_all_ways_under_tls(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        files = certificate(tmp_path, "one")
+        async with (
+            fake_upstream(stream([b'{"n":1}\n', b'{"n":2}\n'])) as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port)), tls=files) as gateway,
+        ):
+            client = await Client.to(gateway, files)
+            for _ in range(3):  # the first by a coroutine, the others the short way
+                said = await client.ask()
+                assert said.startswith(b"HTTP/1.1 200 ")
+                assert b'{"n":2}' in said
+            await client.close()
+        assert len(up.calls) == 3
+
+    run(scenario())
+
+
+def test_new_connections_get_a_renewed_certificate_and_old_ones_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "INTERVAL", 0.0)
+
+    async def scenario() -> None:
+        files = certificate(tmp_path, "one")
+        async with (
+            fake_upstream(stream([b'{"n":1}\n'])) as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port)), tls=files) as gateway,
+        ):
+            old = await Client.to(gateway, files)
+            assert old.organisation == "one"
+            new = await Client.to(gateway, certificate(tmp_path, "two"))
+            assert new.organisation == "two"
+            for client in (old, new):
+                assert (await client.ask()).startswith(b"HTTP/1.1 200 ")
+            files.key.write_text("half writ")
+            third = await Client.to(gateway, files)
+            assert third.organisation == "two", "what cannot be used changes nothing"
+            for client in (old, new, third):
+                await client.close()
+
+    run(scenario())
+
+
+def test_plain_bytes_at_a_tls_port_do_no_harm(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        files = certificate(tmp_path, "one")
+        async with running_gateway(MemoryDirectory(), tls=files) as gateway:
+            reader, writer = await gateway.connect()
+            writer.write(raw_request())
+            assert b"HTTP/1.1 5" not in await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            await (await Client.to(gateway, files)).close()
+
+    run(scenario())
+
+
+def test_files_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="CORRAL_TLS_CERT='/nowhere'"):
+        server_context(TlsFiles(Path("/nowhere"), Path("/nowhere")))
+    files = certificate(tmp_path, "one")
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InvalidSetting, match="cannot be used"):
+        server_context(TlsFiles(files.certificate, certificate(other, "two").key))
+
+
+def test_one_file_without_the_other_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="set both, or none"):
+        GatewayConfig.from_environment({"CORRAL_TLS_CERT": "/tls.crt"})
+    assert GatewayConfig.from_environment({}).tls is None
