@@ -29,6 +29,9 @@ MAX_NAME = 52
 MAX_SYSTEM = MAX_TEMPLATE = 32_768
 """Characters of each: a runner is told its spec in one environment variable, and the kernel has a limit."""
 
+MAX_LICENSE = 65_536
+"""Characters; no runner is told it."""
+
 _INT32 = 2_147_483_647
 _LONGEST = 9_223_372_036
 """Seconds: the longest duration that Go, and so the API server, can hold."""
@@ -149,6 +152,7 @@ class ModelSpec(_Frozen):
     parameters: Parameters = Field(default_factory=Parameters)
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
     template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE)] | None = None
+    license: Annotated[str, Field(min_length=1, max_length=MAX_LICENSE)] | None = None
     context_length: ContextLength = "auto"
     parallel: Parallel = "auto"
     embeddings: bool = False

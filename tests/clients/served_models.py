@@ -14,6 +14,7 @@ from tests.support import minilm
 CHATS, CLEVER, EMBEDS, COLD = "tiny", "clever", "minilm", "cold"
 SYSTEM = "You are a helpful assistant."
 STOP = "<stop>"
+LICENSE = "Apache License\nVersion 2.0"
 
 TEMPLATE = """\
 {%- macro turn(role, text) %}<|im_start|>{{ role }}
@@ -56,6 +57,6 @@ def write_models(folder: Path) -> None:
     named = ["tiny", "smollm2:135m"]
     parameters = {"temperature": 0, "stop": [STOP]}
     model_file(folder, CHATS, **common | {"names": named, "system": SYSTEM, "parameters": parameters, "parallel": 4})
-    model_file(folder, CLEVER, **common | {"template": TEMPLATE})
+    model_file(folder, CLEVER, **common | {"template": TEMPLATE, "license": LICENSE})
     model_file(folder, EMBEDS, source=weights.as_uri(), contextLength=512)
     model_file(folder, COLD)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.clients.command import Command
-from tests.clients.served_models import CHATS, CLEVER, COLD, EMBEDS, STOP, SYSTEM, TEMPLATE, WHERE
+from tests.clients.served_models import CHATS, CLEVER, COLD, EMBEDS, LICENSE, STOP, SYSTEM, TEMPLATE, WHERE
 from tests.local.served import START, Served
 from tests.support.waiting import until
 
@@ -141,7 +141,8 @@ def test_show_tells_what_a_model_can_do(command: Command, model: str, capabiliti
         (CHATS, "--parameters", ["temperature                    0", f'stop                           "{STOP}"']),
         (CHATS, "--system", [SYSTEM]),
         (CLEVER, "--template", TEMPLATE.splitlines()),
-        (CLEVER, "--license", [""]),
+        (CLEVER, "--license", LICENSE.splitlines()),
+        (CHATS, "--license", [""]),
     ],
 )
 def test_show_one_part(command: Command, model: str, flag: str, shown: list[str]) -> None:

@@ -104,6 +104,7 @@ BAD = [
     ),
     Bad("an embeddings that is no flag", with_fields(embeddings="yes"), "spec.embeddings", "true or false", "boolean"),
     Bad("a book as template", with_fields(template="a" * 32_769), "spec.template", "at most 32768", "32768"),
+    Bad("a library as license", with_fields(license="a" * 65_537), "spec.license", "at most 65536", "65536"),
     Bad("an empty template", with_fields(template=""), "spec.template", "at least 1", "at least 1"),
     Bad("a system that is no text", with_fields(system=1), "spec.system", "a text", "must be of type string"),
     Bad("a short context", with_fields(contextLength=3), "spec.contextLength", "from 4 to", "from 4 to"),

@@ -33,6 +33,7 @@ EVERYTHING: Mapping[str, object] = {
     },
     "system": "You are brief.",
     "template": "{{ .System }} {{ .Prompt }}",
+    "license": "Apache-2.0",
     "contextLength": 4096,
     "parallel": 2,
     "embeddings": True,

@@ -161,6 +161,16 @@ def test_show_tells_copilot_the_requested_name() -> None:
     assert shown["model_info"]["general.basename"] == "tiny"
 
 
+def test_show_has_the_license_of_the_model() -> None:
+    value = entry("tiny")
+    spec = value.model.spec.model_copy(update={"license": "Apache-2.0"})
+    shown = ask(
+        "POST", "/api/show", replace(value, model=replace(value.model, spec=spec)), body={"model": "tiny"}
+    ).json()
+    assert shown["license"] == "Apache-2.0"
+    assert 'LICENSE """Apache-2.0"""' in shown["modelfile"].splitlines()
+
+
 def test_show_takes_the_system_message_of_the_request() -> None:
     shown = ask("POST", "/api/show", entry("tiny"), body={"model": "tiny", "system": "Be brief."}).json()
     assert shown["system"] == "Be brief."

@@ -237,6 +237,15 @@ def test_a_full_context_is_shifted_and_goes_on(engine: LlamaEngine) -> None:
     assert len(got.finish.generated) == CONTEXT
 
 
+def test_without_a_limit_an_answer_ends_after_ten_contexts() -> None:
+    engine = LlamaEngine.load(weights(), EngineOptions(context_length=32, slots=1, batch=32, threads=1))
+    try:
+        got = answer(engine, Task(words(engine, 8), GREEDY, max_tokens=-1, grammar=ENDLESS))
+    finally:
+        engine.close()
+    assert (got.finish.reason, len(got.finish.generated)) == ("length", 320)
+
+
 def test_thirty_two_tasks_on_four_slots_all_finish(engine: LlamaEngine) -> None:
     tasks = [Task(chat(engine, f"Say the number {n}."), GREEDY, max_tokens=3 + n % 5) for n in range(32)]
     got = answers(engine, *tasks)

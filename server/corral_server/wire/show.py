@@ -52,6 +52,7 @@ def show_object(
     template = facts.template if facts else spec.template or ""
     system = system or spec.system or ""
     optional = {
+        "license": spec.license or "",
         "modelfile": _modelfile(spec, template, system),
         "parameters": "\n".join(f"{name:<30} {value}" for name, value in _parameters(spec)),
         "template": template,
@@ -75,6 +76,8 @@ def _modelfile(spec: ModelSpec, template: str, system: str) -> str:
     if system:
         lines.append(f'SYSTEM """{system}"""')
     lines += [f"PARAMETER {name} {value}" for name, value in _parameters(spec)]
+    if spec.license:
+        lines.append(f'LICENSE """{spec.license}"""')
     return "\n".join(lines) + "\n"
 
 
