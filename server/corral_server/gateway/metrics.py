@@ -8,6 +8,7 @@ back. What waits, runs and could run is read from queue and directory at the scr
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -28,7 +29,7 @@ class Meter:
     __slots__ = ("bytes", "chunk", "first_byte", "queue_wait", "refused", "requests", "retries", "seconds", "wake")
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
+        self.requests: dict[tuple[str, int], int] = {}
         self.retries: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.bytes = 0
@@ -37,6 +38,17 @@ class Meter:
         self.queue_wait = Histogram(LATENCY)
         self.wake = Histogram(LATENCY)
         self.chunk = Histogram(CHUNK)
+
+    def answered(self, first: float, last: float) -> None:
+        """A good answer's first and last byte, in seconds from the request; one look where they went together."""
+        if first == last:
+            index = bisect_left(LATENCY, first)
+            for one in (self.first_byte, self.seconds):
+                one.counts[index] += 1
+                one.total += first
+        else:
+            self.first_byte.observe(first)
+            self.seconds.observe(last)
 
 
 class Meters:

@@ -23,22 +23,12 @@ class Record:
     the request could not go to a runner at once; ``client`` names the client's key; ``tail`` is the newest piece.
     """
 
-    __slots__ = (
-        "api",
-        "begun",
-        "client",
-        "ended",
-        "first",
-        "headers",
-        "meter",
-        "model",
-        "pieces",
-        "sink",
-        "size",
-        "status",
-        "tail",
-        "ticket",
-    )
+    # Defaults of the class: what is never set costs nothing, and this is made for every request.
+    first = ended = 0.0
+    status = pieces = size = 0
+    client = ""
+    tail = b""
+    ticket: Ticket | None = None
 
     def __init__(self, meter: Meter, *, model: str, api: str, headers: Headers, sink: Sink | None) -> None:
         self.meter = meter
@@ -47,11 +37,6 @@ class Record:
         self.headers = headers
         self.sink = sink
         self.begun = perf_counter()
-        self.first = self.ended = 0.0
-        self.status = self.pieces = self.size = 0
-        self.client = ""
-        self.tail = b""
-        self.ticket: Ticket | None = None
 
     def about(self, model: str, meter: Meter) -> None:
         """Which Model the request is for is known now."""
@@ -68,25 +53,30 @@ class Record:
 
     def end(self, *, left: bool = False) -> None:
         """The answer is written, or the client left. Once."""
-        self.ended = now = perf_counter()
-        meter, ticket = self.meter, self.ticket
+        self.ended = self.first if self.pieces == 1 and not left else perf_counter()
         if left:
             self.status = CLIENT_LEFT
-        meter.requests[self.api, self.status] += 1
+        meter, key = self.meter, (self.api, self.status)
+        meter.requests[key] = meter.requests.get(key, 0) + 1
         meter.bytes += self.size
         if self.model:
-            waited = ticket.waited if ticket is not None else 0.0
-            meter.queue_wait.observe(waited)
-            if ticket is not None and ticket.woke:
-                meter.wake.observe(waited)
-            if self.status < 400:
-                meter.first_byte.observe(self.first - self.begun)
-                meter.seconds.observe(now - self.begun)
-                if self.pieces > 2:
-                    meter.chunk.observe((now - self.first) / (self.pieces - 1))
+            self._measure(meter)
         if self.sink is not None:
             self.sink(self)
             self.tail = b""
+
+    def _measure(self, meter: Meter) -> None:
+        ticket = self.ticket
+        if ticket is None:
+            meter.queue_wait.counts[0] += 1  # an observation of nothing
+        else:
+            meter.queue_wait.observe(ticket.waited)
+            if ticket.woke:
+                meter.wake.observe(ticket.waited)
+        if self.status < 400:
+            meter.answered(self.first - self.begun, self.ended - self.begun)
+            if self.pieces > 2:
+                meter.chunk.observe((self.ended - self.first) / (self.pieces - 1))
 
 
 Sink = Callable[[Record], None]
