@@ -4,8 +4,12 @@
 
 Measured are whole requests a second and streamed chunks a second (64 chunks a stream, buffering off, as language
 models need it). The proxy has one core for itself, upstream and load generator share the other. Rounds of both sides
-alternate, and the median of the ratios counts: single rounds differ by a half on a shared machine. The last line is
-one JSON object with ``requests_vs_nginx`` and ``chunks_vs_nginx``.
+alternate, and the median of the ratios counts: single rounds differ by a half on a shared machine. ``cpu_us`` is the
+processor time that a request, or a stream, took of the proxy: on a busy machine it says more than the rates do. Then
+single requests, 200 a second, go to the bare upstream and to each proxy in turn: what they add to its time.
+
+Where ``smg`` is installed (``pip install sglang-router``), that router takes part in the same run. The last line is one
+JSON object with ``requests_vs_nginx``, ``chunks_vs_nginx`` and ``added_ms``.
 
 Needs a C compiler, ``taskset``, and Debian's ``nginx-light`` and ``wrk`` (``apt-get install nginx-light wrk``).
 nginx is started from a configuration of its own in a temporary folder, never as a service.
@@ -17,6 +21,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -25,12 +30,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 import uvloop
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.gateway_latency import BODY, latency
 from corral_core.model import Model, ModelSpec
 from corral_core.names import canonical
 from corral_server.gateway.app import Gateway
@@ -40,6 +50,8 @@ from corral_server.gateway.serving import rest_collector, uvicorn_config
 
 PROXY_CORE, LOAD_CORE = 0, 1
 CHUNKS = 64
+RATE = 200
+"""Single requests a second."""
 NEEDED = ("nginx", "wrk", "cc", "taskset")
 
 NGINX = """
@@ -86,32 +98,71 @@ def main() -> None:
 def measure(folder: Path, rounds: int, *, seconds: int, connections: int) -> None:
     for name, streamed in (("requests", "false"), ("chunks", "true")):
         (folder / f"{name}.lua").write_text(WRK.replace("STREAM", streamed))
-    with upstream(folder) as port, nginx(folder, port) as nginx_port, gateway(port) as gateway_port:
-        ports = {"nginx": nginx_port, "gateway": gateway_port}
-        results = {}
+    with contextlib.ExitStack() as stack:
+        bare = stack.enter_context(upstream(folder))
+        sides = {"nginx": stack.enter_context(nginx(folder, bare)), "gateway": stack.enter_context(gateway(bare))}
+        if shutil.which("smg"):
+            sides["smg"] = stack.enter_context(smg(folder, bare))
+        figures: dict[str, object] = {}
         for kind in ("requests", "chunks"):
             load = Load(folder / f"{kind}.lua", connections, seconds)
-            for each in ports.values():
+            for each in sides.values():
                 load.run(each, seconds=1)
-            results[kind] = [{name: load.run(each) for name, each in ports.items()} for _ in range(rounds)]
-    report(results)
-
-
-def report(results: dict[str, list[dict[str, float]]]) -> None:
-    figures: dict[str, object] = {}
-    print(f"{'':10} {'nginx /s':>12} {'gateway /s':>12} {'ratio':>7}   rounds")
-    for kind, measured in results.items():
-        factor = CHUNKS if kind == "chunks" else 1
-        nginx_rate, gateway_rate = (
-            statistics.median(each[name] for each in measured) * factor for name in ("nginx", "gateway")
-        )
-        ratios = [each["gateway"] / each["nginx"] for each in measured]
-        ratio = statistics.median(ratios)
-        shown = " ".join(f"{each:.2f}" for each in ratios)
-        print(f"{kind:10} {nginx_rate:12,.0f} {gateway_rate:12,.0f} {ratio:7.2f}   {shown}")
-        figures[f"{kind}_vs_nginx"] = round(ratio, 3)
-        figures |= {f"{kind}_nginx": round(nginx_rate), f"{kind}_gateway": round(gateway_rate)}
+            figures |= report(kind, [{name: load.run(each) for name, each in sides.items()} for _ in range(rounds)])
+        figures |= added({"upstream": bare, **{name: each.port for name, each in sides.items()}}, rounds * seconds)
     print(json.dumps(figures))
+
+
+def report(kind: str, measured: list[dict[str, Round]]) -> dict[str, object]:
+    """Prints and gives the medians of all sides, and their ratios to nginx."""
+    factor = CHUNKS if kind == "chunks" else 1
+    figures: dict[str, object] = {}
+    print(f"{kind:10} {'/s':>12} {'cpu_us':>8} {'ratio':>7}   rounds")
+    for name in measured[0]:
+        rate = statistics.median(each[name].rate for each in measured) * factor
+        cpu = statistics.median(each[name].cpu_us for each in measured)
+        ratios = [each[name].rate / each["nginx"].rate for each in measured]
+        shown = " ".join(f"{each:.2f}" for each in ratios)
+        print(f"{name:10} {rate:12,.0f} {cpu:8.1f} {statistics.median(ratios):7.2f}   {shown}")
+        figures |= {f"{kind}_{name}": round(rate), f"{kind}_{name}_cpu_us": round(cpu, 1)}
+        if name == "gateway":
+            figures[f"{kind}_vs_nginx"] = round(statistics.median(ratios), 3)
+    return figures
+
+
+def added(ports: dict[str, int], seconds: float) -> dict[str, object]:
+    """Prints and gives what the proxies add to the bare upstream's time. smg has no path that all sides know."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    times = latency({name: port for name, port in ports.items() if name != "smg"}, rate=RATE, seconds=seconds)
+    bare = times.pop("upstream")
+    print(f"upstream   p50 {bare['p50']:.2f} ms, p99 {bare['p99']:.2f} ms at {RATE} requests a second")
+    result = {name: {share: round(each[share] - bare[share], 2) for share in bare} for name, each in times.items()}
+    for name, each in result.items():
+        print(f"{name:10} p50 {each['p50']:+.2f} ms, p99 {each['p99']:+.2f} ms")
+    return {"added_ms": result["gateway"], "nginx_added_ms": result["nginx"]}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A proxy: where it listens, for which path, and which process it is."""
+
+    port: int
+    pid: int
+    path: str = "/api/chat"
+
+    def cpu(self) -> float:
+        """Seconds that it and its workers have taken."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (self.pid, *children)]
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Round:
+    """Requests a second, and microseconds of processor for each."""
+
+    rate: float
+    cpu_us: float
 
 
 class Load:
@@ -121,14 +172,17 @@ class Load:
         self._arguments = ["-t1", f"-c{connections}", "-s", str(script)]
         self._seconds = seconds
 
-    def run(self, port: int, *, seconds: int | None = None) -> float:
-        """Requests a second. A single failed request makes the figure worthless, so it ends the program."""
-        command = ["wrk", *self._arguments, f"-d{seconds or self._seconds}s", f"http://127.0.0.1:{port}/api/chat"]
+    def run(self, side: Side, *, seconds: int | None = None) -> Round:
+        """A single failed request makes the figure worthless, so it ends the program."""
+        seconds = seconds or self._seconds
+        command = ["wrk", *self._arguments, f"-d{seconds}s", f"http://127.0.0.1:{side.port}{side.path}"]
+        before = side.cpu()
         done = subprocess.run(pinned(LOAD_CORE, command), capture_output=True, text=True, check=True)
         found = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
         if found is None or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
             sys.exit(f"requests failed:\n{done.stdout}{done.stderr}")
-        return float(found[1])
+        rate = float(found[1])
+        return Round(rate, (side.cpu() - before) / (rate * seconds) * 1e6)
 
 
 @contextlib.contextmanager
@@ -144,22 +198,52 @@ def upstream(folder: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, upstream_port: int) -> Iterator[int]:
+def nginx(folder: Path, upstream_port: int) -> Iterator[Side]:
     port = free_port()
     configuration = folder / "nginx.conf"
     configuration.write_text(NGINX.format(folder=folder, upstream=upstream_port, port=port))
-    with process(pinned(PROXY_CORE, ["nginx", "-e", str(folder / "error.log"), "-c", str(configuration)])):
+    with process(pinned(PROXY_CORE, ["nginx", "-e", str(folder / "error.log"), "-c", str(configuration)])) as child:
         wait_for(port)
-        yield port
+        yield Side(port, child.pid)
 
 
 @contextlib.contextmanager
-def gateway(upstream_port: int) -> Iterator[int]:
+def smg(folder: Path, upstream_port: int) -> Iterator[Side]:
+    """SGLang's router, which is written in Rust; it knows OpenAI's paths only."""
+    port, worker = free_port(), f"http://127.0.0.1:{upstream_port}"
+    command = ["smg", "launch", "--worker-urls", worker, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--prometheus-port", str(free_port()), "--log-level", "error", "--policy", "round_robin"]
+    with (folder / "smg.log").open("wb") as log, process(pinned(PROXY_CORE, command), stdout=log.fileno()) as child:
+        side = Side(port, child.pid, "/v1/chat/completions")
+        wait_for(port)
+        wait_until_routed(side)
+        yield side
+
+
+def wait_until_routed(side: Side) -> None:
+    """smg listens before it has found its workers."""
+    deadline = time.monotonic() + 60
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{side.port}{side.path}", BODY, {"content-type": "application/json"}
+    )
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def gateway(upstream_port: int) -> Iterator[Side]:
     port = free_port()
     command = [sys.executable, __file__, "--serve", str(port), str(upstream_port)]
-    with process(pinned(PROXY_CORE, command)):
+    with process(pinned(PROXY_CORE, command)) as child:
         wait_for(port)
-        yield port
+        yield Side(port, child.pid)
 
 
 @contextlib.contextmanager

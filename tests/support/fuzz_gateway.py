@@ -117,6 +117,9 @@ class _RunnerTransport(_Transport):
         super().__init__(connection)
         self.fuzz = fuzz
 
+    def write(self, data: bytes) -> None:
+        self.writelines([data])
+
     def writelines(self, data: list[bytes]) -> None:
         self.fuzz.begun += 1
         _check_request(b"".join(data))

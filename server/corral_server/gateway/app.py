@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
@@ -188,14 +187,14 @@ class Gateway:
             return False
 
     def _send_at_once(self, request: Request, exchange: Exchange, entry: Entry, body: bytes) -> bool:
-        resume = functools.partial(self._resume, request, exchange)
-        sent = self._forwarder.express(request, entry, body, exchange=exchange, resume=resume)
+        sent = self._forwarder.express(request, entry, body, exchange=exchange, resume=self._resume)
         if sent:
             self._observing.begin_for(exchange, request.path, entry)
         return sent
 
-    def _resume(self, request: Request, exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
-        exchange.go_on(lambda: self._guarded(request, work()))
+    def _resume(self, request: Request, work: Callable[[], Awaitable[None]]) -> None:
+        assert request.exchange is not None  # only those with one go ahead without a coroutine
+        request.exchange.go_on(lambda: self._guarded(request, work()))
 
     def _admit(self, request: Request) -> Answer | None:
         """CORS and the Host check: the answer that ends the request here, if it does."""

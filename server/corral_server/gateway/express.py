@@ -9,61 +9,62 @@ they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from corral_server.gateway.directory import Endpoint
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Request
-from corral_server.gateway.pacing import Pacing
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import SHUTTING_DOWN, Lines, response_headers
-from corral_server.gateway.routing.dispatch import Dispatcher
-from corral_server.gateway.upstream import Connection, Pool
+from corral_server.gateway.upstream import Connection
 
+if TYPE_CHECKING:
+    from corral_server.gateway.forward import Forwarder
+
+Resume = Callable[[Request, Callable[[], Awaitable[None]]], None]
+"""Has the rest of a request done by a coroutine."""
 LIMIT = 64 * 1024
 """Bytes of a request's body: more is not worth parsing twice if it has to wait after all."""
 
 
 class Express:
-    """One request that was sent to a runner. ``hand_over`` is called at most once; nothing more happens here then."""
+    """One request that was sent to a runner as ``message``. It may ``resume`` once; nothing more happens here then."""
 
     __slots__ = (
         "_connection",
-        "_dispatcher",
         "_ended",
         "_endpoint",
         "_exchange",
-        "_hand_over",
+        "_forwarder",
         "_lines",
-        "_pacing",
-        "_pool",
+        "_message",
         "_request",
+        "_resume",
         "_ticket",
     )
 
     def __init__(
         self,
+        forwarder: Forwarder,
         request: Request,
         exchange: Exchange,
         *,
         ticket: Ticket,
         endpoint: Endpoint,
         connection: Connection,
-        dispatcher: Dispatcher,
-        pool: Pool,
-        pacing: Pacing,
-        hand_over: Callable[[], None],
+        message: list[bytes],
+        resume: Resume,
     ) -> None:
+        self._forwarder = forwarder
         self._request = request
         self._exchange = exchange
         self._ticket = ticket
-        self._connection = connection
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._pacing = pacing
-        self._hand_over = hand_over
-        self._ended: asyncio.Future[None] | None = None
         self._endpoint = endpoint
+        self._connection = connection
+        self._message = message
+        self._resume = resume
+        self._ended: asyncio.Future[None] | None = None
         connection.listener = self._heard
         exchange.on_leave = self._left
         exchange.on_drain = self._go_on
@@ -83,7 +84,7 @@ class Express:
             self._go_on()
         else:
             self._lines = Lines(ending)
-            self._dispatcher.answered(self._ticket)
+            self._forwarder.dispatcher.answered(self._ticket)
             connection.listener = exchange.on_writable = self._flow
             exchange.on_drain = self._attend
             exchange.open(connection.status, headers)
@@ -94,9 +95,9 @@ class Express:
         connection, exchange = self._connection, self._exchange
         if exchange.connection.choked is not None:
             if connection.broken:
-                self._dispatcher.broke(self._ticket)
+                self._forwarder.dispatcher.broke(self._ticket)
             if connection.complete or connection.broken:
-                self._dispatcher.close(self._ticket)
+                self._forwarder.dispatcher.close(self._ticket)
             return
         piece = connection.take()
         if connection.complete:
@@ -109,25 +110,28 @@ class Express:
             exchange.push(whole + self._lines.broken(self._request.path), last=True)
         elif whole:
             exchange.push(whole)
-            self._pacing.wrote(connection)
+            self._forwarder.pacing.wrote(connection)
 
     def _end(self) -> None:
         """Nothing more comes from the runner, or is wanted of it."""
         connection, exchange, ticket = self._connection, self._exchange, self._ticket
         connection.listener = exchange.on_leave = exchange.on_drain = exchange.on_writable = None
+        forwarder = self._forwarder
         if connection.broken:
-            self._dispatcher.broke(ticket)
+            forwarder.dispatcher.broke(ticket)
         else:
-            self._dispatcher.answered(ticket)
-        self._dispatcher.close(ticket)
-        self._pool.put(self._endpoint.host, self._endpoint.port, connection)
+            forwarder.dispatcher.answered(ticket)
+        forwarder.dispatcher.close(ticket)
+        forwarder.pool.put(self._endpoint.host, self._endpoint.port, connection)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
     def _go_on(self) -> None:
         self._connection.listener = None
         self._exchange.on_leave = self._exchange.on_drain = None
-        self._hand_over()
+        forwarder, request, ticket, message = self._forwarder, self._request, self._ticket, self._message
+        connection = self._connection
+        self._resume(request, lambda: forwarder.carry(request, ticket, message, connection=connection))
 
     def _attend(self) -> None:
         """The server wants to end: from now on a coroutine stands for the stream, which can be told when time is up."""

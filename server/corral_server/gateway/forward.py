@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 from corral_server.gateway.departure import Departure
 from corral_server.gateway.directory import Endpoint, Entry
-from corral_server.gateway.express import Express
+from corral_server.gateway.express import Express, Resume
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Answer, Request, error_answer, send_answer
 from corral_server.gateway.pacing import Pacing
@@ -28,19 +27,17 @@ _NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEU
 RUNNER_SILENT = "the model sent nothing for longer than it may, please try again"
 _COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
 
-Resume = Callable[[Callable[[], Awaitable[None]]], None]
-"""Has the rest of a request done by a coroutine."""
-
 
 class Forwarder:
     """``tries`` bounds how often a request is sent that no runner begins, ``patience`` (seconds) how long it waits for
-    one that is listed as ready and cannot be reached. ``name`` is what the runners know this gateway by.
+    one that is listed as ready and cannot be reached. ``name`` is what the runners know this gateway by. The other
+    attributes are for those requests that go the short way.
     """
 
     def __init__(self, dispatcher: Dispatcher, pool: Pool, *, name: str, tries: int, patience: float) -> None:
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._pacing = Pacing()
+        self.dispatcher = dispatcher
+        self.pool = pool
+        self.pacing = Pacing()
         self._tries = tries
         self._patience = patience
         self._start = b" HTTP/1.1\r\nhost: runner\r\n%b: %b\r\n" % (headers.GATEWAY, name.encode("ascii"))
@@ -51,7 +48,7 @@ class Forwarder:
         Raises ApiError or ModelGone while nothing was sent to the client; every later failure is answered here.
         """
         message = [_head_of(request, len(body), self._start), body]
-        await self._carry(request, self._dispatcher.enter(entry), message, connection=None)
+        await self.carry(request, self.dispatcher.enter(entry), message, connection=None)
 
     def express(self, request: Request, entry: Entry, body: bytes, *, exchange: Exchange, resume: Resume) -> bool:
         """Sends the request at once if a runner is free and an idle connection to it is there; else does nothing.
@@ -59,37 +56,31 @@ class Forwarder:
         Raises ApiError for a header that must not be sent on.
         """
         message = [_head_of(request, len(body), self._start), body]
-        ticket = self._dispatcher.enter_at_once(entry)
+        ticket = self.dispatcher.enter_at_once(entry)
         if ticket is None or ticket.place is None:
             return False
         endpoint = ticket.place.endpoint
-        connection = None if ticket.place.doubted else self._pool.take(endpoint.host, endpoint.port)
+        connection = None if ticket.place.doubted else self.pool.take(endpoint.host, endpoint.port)
         if connection is None:
-            self._dispatcher.close(ticket)
+            self.dispatcher.close(ticket)
             return False
-        connection.send(message)
-        sent = connection
-
-        def hand_over() -> None:
-            resume(lambda: self._carry(request, ticket, message, connection=sent))
-
+        connection.send([b"".join(message)])  # as one piece, which costs the event loop less than two
         Express(
+            self,
             request,
             exchange,
             ticket=ticket,
             endpoint=endpoint,
             connection=connection,
-            dispatcher=self._dispatcher,
-            pool=self._pool,
-            pacing=self._pacing,
-            hand_over=hand_over,
+            message=message,
+            resume=resume,
         )
         return True
 
-    async def _carry(
+    async def carry(
         self, request: Request, ticket: Ticket, message: list[bytes], *, connection: Connection | None
     ) -> None:
-        """``connection``: the request was sent on it already."""
+        """Sees the request through. ``connection``: it was sent on it already."""
         record = request.exchange.record if request.exchange is not None else None
         if record is not None:
             record.ticket = ticket
@@ -97,39 +88,39 @@ class Forwarder:
             with Departure(request.receive, request.exchange):
                 await self._run(request, ticket, message, sent=connection)
         finally:
-            self._dispatcher.close(ticket)
+            self.dispatcher.close(ticket)
 
     async def _run(self, request: Request, ticket: Ticket, message: list[bytes], *, sent: Connection | None) -> None:
         trouble = _Trouble(self._tries, self._patience)
         while True:
-            endpoint = await self._dispatcher.place(ticket)
+            endpoint = await self.dispatcher.place(ticket)
             connection, sent = sent, None
             try:
                 connection = await self._ask(ticket, endpoint, _with_wait(message, ticket), connection=connection)
             except NotBegun as error:
                 if trouble.enough(error):
                     raise ApiError(500, RUNNER_STOPPED) from None
-                self._dispatcher.back(ticket, doubt=True)
+                self.dispatcher.back(ticket, doubt=True)
                 continue
             except Silent:
-                self._dispatcher.broke(ticket)
+                self.dispatcher.broke(ticket)
                 raise ApiError(504, RUNNER_SILENT) from None
             except UpstreamError:
-                self._dispatcher.broke(ticket)
+                self.dispatcher.broke(ticket)
                 raise ApiError(500, RUNNER_STOPPED) from None
             if connection.status == 503 and any(name == headers.RETRY for name, _ in connection.headers):
-                self._pool.put(endpoint.host, endpoint.port, connection)
-                self._dispatcher.back(ticket, doubt=False)
+                self.pool.put(endpoint.host, endpoint.port, connection)
+                self.dispatcher.back(ticket, doubt=False)
                 continue
             break
-        self._dispatcher.answered(ticket)
+        self.dispatcher.answered(ticket)
         message.clear()
         try:
-            await relay(request, connection, lambda: self._dispatcher.close(ticket), pacing=self._pacing)
+            await relay(request, connection, lambda: self.dispatcher.close(ticket), pacing=self.pacing)
         finally:
             if connection.broken:
-                self._dispatcher.broke(ticket)
-            self._pool.put(endpoint.host, endpoint.port, connection)
+                self.dispatcher.broke(ticket)
+            self.pool.put(endpoint.host, endpoint.port, connection)
 
     async def _ask(
         self, ticket: Ticket, endpoint: Endpoint, message: list[bytes], *, connection: Connection | None
@@ -148,10 +139,10 @@ class Forwarder:
     async def _connect(self, ticket: Ticket, endpoint: Endpoint) -> Connection:
         """An idle connection, or a new one, which alone proves that the runner is there. Raises Unreachable."""
         doubted = ticket.place is not None and ticket.place.doubted
-        connection = None if doubted else self._pool.take(endpoint.host, endpoint.port)
+        connection = None if doubted else self.pool.take(endpoint.host, endpoint.port)
         if connection is None:
-            connection = await self._pool.connect(endpoint.host, endpoint.port)
-            self._dispatcher.reached(ticket)
+            connection = await self.pool.connect(endpoint.host, endpoint.port)
+            self.dispatcher.reached(ticket)
         return connection
 
 

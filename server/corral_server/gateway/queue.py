@@ -200,8 +200,10 @@ class Queue:
         elif ticket.place is not None:
             line.ended += 1
             self._release(line, ticket)
-            self._assign(line)
-        self._tidy(ticket.key, line)
+            if line.waiting:
+                self._assign(line)
+        if not line.places:
+            self._tidy(ticket.key, line)
 
     def back(self, ticket: Ticket) -> None:
         """The runner did not begin it: the ticket gives its slot back and waits again, at its old place in the order.

@@ -95,8 +95,9 @@ class Connection(asyncio.Protocol):
         self._has_head = self._framed = False
         self._busy = True
         self._sent_before = self._sent
-        self._sent += sum(map(len, data))
-        self._transport.writelines(data)
+        for piece in data:
+            self._sent += len(piece)
+        self._transport.write(data[0]) if len(data) == 1 else self._transport.writelines(data)
 
     async def head(self) -> None:
         """Waits for the response's head and its first bytes or end. Raises UpstreamError."""

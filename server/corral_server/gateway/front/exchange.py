@@ -152,7 +152,10 @@ class Exchange:
         elif not self.bodiless:
             self._count(len(body), more=False)
         self.connection.write(head if self.bodiless else head + body)
-        self._wrote(body, last=True)
+        record = self.record
+        if record is not None:
+            record.wrote(body)
+            record.end()
         self.finished = True
         self.connection.finished(self)
 

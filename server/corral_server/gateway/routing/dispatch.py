@@ -114,9 +114,11 @@ class Dispatcher:
 
     def answered(self, ticket: Ticket) -> None:
         """The runner began to answer: it is well."""
-        if ticket.place is not None:
-            ticket.place.failures = 0
-        self.reached(ticket)
+        place = ticket.place
+        if place is not None:
+            place.failures = 0
+            if place.doubted:
+                self.reached(ticket)
 
     def broke(self, ticket: Ticket) -> None:
         """The runner left the request unanswered: perhaps it dies, and whatever it gets now would die with it."""
