@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from corral_server.runner.constrained import CandidateArray
+from corral_server.runner.candidates import CandidateArray
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import InvalidGrammar, Sampling, Task
 from corral_server.runner.grammar import JSON_GRAMMAR, schema_grammar

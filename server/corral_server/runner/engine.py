@@ -180,7 +180,7 @@ class LlamaEngine:
         prompt, keep = self._fit(task)
         text = TextAssembler(task.stop)
         scored = await asyncio.to_thread(_scored, self._model, task, text=text) if task.logprobs else None
-        choose = await self._chooser_beside(task) if takes_long(task) else self._chooser(task)
+        choose = await self._chooser_beside(task) if takes_long(task, self._model.vocab_size) else self._chooser(task)
         stream = Stream(asyncio.get_running_loop())
         limit = 10 * self._length if task.max_tokens < 0 else min(task.max_tokens, 10 * self._length)
         self._submit(Generation(task, stream, choose, prompt=prompt, keep=keep, limit=limit, text=text, scored=scored))

@@ -20,6 +20,8 @@ from corral_server.runner.llama_sampler import Sampler, link
 
 _GREEDY_BELOW = 1e-3
 """Temperatures below this choose the likeliest token anyway, and dividing by them overflows."""
+_LARGE = 65536
+"""Tokens of a vocabulary."""
 
 
 class Chooser(Protocol):
@@ -31,9 +33,11 @@ class Chooser(Protocol):
     def close(self) -> None: ...
 
 
-def takes_long(task: Task) -> bool:
+def takes_long(task: Task, vocab_size: int) -> bool:
     """Whether making the chooser is not for an event loop: a grammar is compiled, or numpy is imported."""
-    return task.grammar is not None or (_plain_greedy(task.sampling) and "numpy" not in sys.modules)
+    if task.grammar is not None:
+        return True
+    return "numpy" not in sys.modules and (_plain_greedy(task.sampling) or _spares_much(task.sampling, vocab_size))
 
 
 def chooser(model: LlamaModel, task: Task, *, context_length: int) -> Chooser:
@@ -45,7 +49,9 @@ def chooser(model: LlamaModel, task: Task, *, context_length: int) -> Chooser:
     last = _penalty_window(task.sampling, context_length)
     for token in task.prompt[len(task.prompt) - min(last, len(task.prompt)) :]:
         chain.accept(token)
-    return FreeChooser(chain) if grammar is None else _constrained(chain, grammar, model.vocab_size)
+    if grammar is None and "numpy" not in sys.modules and not _spares_much(task.sampling, model.vocab_size):
+        return FreeChooser(chain)
+    return _from_few(chain, grammar, model.vocab_size, sampling=task.sampling, penalized=last)
 
 
 def _greedy() -> Chooser:
@@ -55,11 +61,39 @@ def _greedy() -> Chooser:
     return GreedyChooser()
 
 
-def _constrained(chain: Sampler, grammar: Sampler, vocab_size: int) -> Chooser:
-    """Imported only here: a runner that is never asked for a format starts without numpy."""
+def _from_few(
+    chain: Sampler, grammar: Sampler | None, vocab_size: int, *, sampling: Sampling, penalized: int
+) -> Chooser:
+    """Imported only here: a runner that is asked for nothing special answers its first request without numpy."""
     from corral_server.runner.constrained import GrammarChooser
+    from corral_server.runner.shortlist import MOST, Cut, ShortChooser
 
-    return GrammarChooser(chain, grammar, vocab_size)
+    top = _top(sampling, vocab_size)
+    follows = 0 < sampling.top_p < 1 and not 0 < sampling.typical_p < 1
+    cut: Cut | None = Cut(top, penalized, sampling.top_p if follows else 1.0)
+    if not top or (penalized and _may_raise(sampling)):
+        cut = None
+    if grammar is not None:
+        return GrammarChooser(chain, grammar, vocab_size, cut=cut)
+    return ShortChooser(chain, cut, vocab_size) if cut is not None and cut.needed <= MOST else FreeChooser(chain)
+
+
+def _spares_much(sampling: Sampling, vocab_size: int) -> bool:
+    """Whether choosing from few tokens is worth the import of numpy: penalties and large vocabularies take long."""
+    return bool(_top(sampling, vocab_size)) and (_penalty_window(sampling, 1) > 0 or vocab_size > _LARGE)
+
+
+def _top(sampling: Sampling, vocab_size: int) -> int:
+    """How many tokens top_k leaves; 0 when it leaves all."""
+    if _is_greedy(sampling):
+        return 1
+    return sampling.top_k if 0 < sampling.top_k < vocab_size else 0
+
+
+def _may_raise(sampling: Sampling) -> bool:
+    """Whether a penalty may make a token likelier, so that it is none of the likeliest before."""
+    repeat = sampling.repeat_penalty or 1.0
+    return not (repeat >= 1 and sampling.frequency_penalty >= 0 and sampling.presence_penalty >= 0)
 
 
 def _chain(model: LlamaModel, sampling: Sampling, *, context_length: int) -> Sampler:
