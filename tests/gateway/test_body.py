@@ -64,6 +64,9 @@ def test_a_body_without_a_model_has_an_empty_one(body: bytes) -> None:
         (b'{"model":{}}', "json: cannot unmarshal object into Go struct field ChatRequest.model of type string"),
         (b'{"model":"a', "unexpected EOF"),
         (b'{"model":"a"', "unexpected EOF"),
+        (b"{bad}", "invalid character 'b' looking for beginning of object key string"),
+        (b'{"model" 1}', "invalid character '1' after object key"),
+        (b"model", "invalid character 'm' looking for beginning of value"),
     ],
 )
 def test_a_bad_body_is_refused_with_gos_words(body: bytes, text: str) -> None:

@@ -14,6 +14,7 @@ from itertools import accumulate
 
 from corral_server.gateway.messages import Request
 from corral_server.wire.errors import ApiError
+from corral_server.wire.go_json import syntax_error
 
 MAX_VALUES = 4_000_000
 """How many arrays, objects and commas a body may hold: parsing must not turn 64 MiB into gigabytes of objects."""
@@ -117,19 +118,10 @@ def _decode(decoder: json.JSONDecoder, text: str, start: int) -> object:
     try:
         value: object = decoder.raw_decode(text, start)[0]
     except json.JSONDecodeError as error:
-        raise ApiError(400, _syntax_text(text, error)) from None
+        raise ApiError(400, syntax_error(text, error)) from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"invalid JSON in the request body: {error}") from None
     return value
-
-
-def _syntax_text(text: str, error: json.JSONDecodeError) -> str:
-    """Close to Go's own words; clients only rely on the status."""
-    position = error.pos
-    if position >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
-        return "unexpected EOF"
-    character = text[position].encode("ascii", "backslashreplace").decode()
-    return f"invalid character '{character}' at offset {position} in the request body"
 
 
 def _plain(data: dict[str, object]) -> bool:

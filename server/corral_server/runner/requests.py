@@ -16,6 +16,7 @@ from typing import NoReturn
 from starlette.requests import Request
 
 from corral_server.wire.errors import ApiError
+from corral_server.wire.go_json import quoted, syntax_error
 
 MISSING_BODY = "missing request body"
 MISSING_BODY_OPENAI = "EOF"
@@ -24,16 +25,6 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _GO_NAMES = {str: "string", bool: "bool", list: "array", dict: "object", int: "number", float: "number"}
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_SYNTAX = {
-    "Expecting value": "looking for beginning of value",
-    "Expecting property name": "looking for beginning of object key string",
-    "Expecting ':'": "after object key",
-    "Expecting ','": "after object key:value pair or array element",
-    "Invalid \\": "in string escape code",
-    "Invalid control": "in string literal",
-    "Illegal trailing": "looking for beginning of object key string",
-}
-
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of a request body; the gateway has a limit of its own."""
@@ -138,7 +129,7 @@ def _first_value(text: str, missing: str) -> object:
     try:
         value: object = _DECODER.raw_decode(text, position)[0]
     except json.JSONDecodeError as error:
-        raise ApiError(400, _syntax_error(text, error)) from error
+        raise ApiError(400, syntax_error(text, error)) from error
     except RecursionError as error:
         raise ApiError(400, "exceeded max depth") from error
     except ValueError as error:  # a number with thousands of digits
@@ -146,23 +137,12 @@ def _first_value(text: str, missing: str) -> object:
     return value
 
 
-def _syntax_error(text: str, error: json.JSONDecodeError) -> str:
-    if error.pos >= len(text) or error.msg.startswith("Unterminated"):
-        return "unexpected EOF"
-    where = next((words for start, words in _SYNTAX.items() if error.msg.startswith(start)), "in JSON")
-    return f"invalid character {_quote(text[error.pos])} {where}"
-
-
-def _quote(character: str) -> str:
-    return {"'": r"'\''", '"': "'\"'", "\\": r"'\\'"}.get(character) or repr(character)
-
-
 def _go_name(value: object) -> str:
     return "null" if value is None else _GO_NAMES[type(value)]
 
 
 def _no_constant(name: str) -> object:
-    raise ApiError(400, f"invalid character {_quote(name[0])} looking for beginning of value")
+    raise ApiError(400, f"invalid character {quoted(name[0])} looking for beginning of value")
 
 
 def _finite(text: str) -> float:
