@@ -57,6 +57,7 @@ class FrontConnection(Ending, asyncio.Protocol):
         self.heard_at = 0.0
         self._target = b""
         self._head_size = 0
+        self._measure = False
         self._reading: Exchange | None = None
         self._current: Exchange | None = None
         self._ahead: deque[Exchange] = deque()
@@ -103,6 +104,7 @@ class FrontConnection(Ending, asyncio.Protocol):
         self.heard_at = self.loop.time()
         if self._deaf:
             return
+        self._measure = self._head_size > 0 or len(data) > self._limits.head
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -184,7 +186,7 @@ class FrontConnection(Ending, asyncio.Protocol):
             "server": self._own,
             "corral.exchange": reading,
         }
-        if len(reading.headers) > self._most_headers and self._unwelcome(path):
+        if (self._measure or len(reading.headers) > self._most_headers) and self._unwelcome(reading, path):
             return
         if self._closing:
             self._deaf = True

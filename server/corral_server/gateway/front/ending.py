@@ -34,6 +34,7 @@ class Ending:
     _lingers: asyncio.TimerHandle | None
     _target: bytes
     _head_size: int
+    _measure: bool
     _reading: Exchange | None
     _current: Exchange | None
     _fresh: Exchange | None
@@ -63,11 +64,17 @@ class Ending:
         if len(self._state.connections) > self._limits.connections + SPARE and self._transport is not None:
             self._transport.abort()
 
-    def _unwelcome(self, path: str) -> bool:
+    def _unwelcome(self, reading: Exchange, path: str) -> bool:
+        """Whether the request was refused, whose head is complete."""
         if self._most_headers >= 0:
-            self._refuse(431, "The request has too many headers.")
-        elif path in PROBES and self._reading is not None:
-            self._reading.keep_alive = False
+            if len(reading.headers) > self._most_headers:
+                self._refuse(431, "The request has too many headers.")
+            elif len(self._target) + sum(len(name) + len(value) for name, value in reading.headers) > self._limits.head:
+                self._refuse(431, "The head of the request is too large.")
+            else:
+                return False
+        elif path in PROBES:
+            reading.keep_alive = False
             return False
         else:
             self._refuse(503, "the gateway has as many connections as it may, please try again")
