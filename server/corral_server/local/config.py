@@ -12,7 +12,9 @@ from corral_core.durations import keep_alive_from_env
 from corral_core.settings import bool_setting, duration_setting, int_setting, text_setting
 from corral_core.snapshot import Policy
 from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.monitor import MonitorSettings
 
+NO_MONITORS = MonitorSettings(access_log=0)
 RUNNER = (sys.executable, "-m", "corral_server.runner")
 
 
@@ -45,6 +47,7 @@ class LocalConfig:
     policy: Policy
     runner: RunnerConfig
     verbose: bool = False
+    monitoring: MonitorSettings = NO_MONITORS
 
     @classmethod
     def from_environment(
@@ -67,7 +70,8 @@ class LocalConfig:
             load_timeout=load_timeout,
             pvc_root=Path(text_setting(environ, "CORRAL_PVC_ROOT", default="/weights")),
         )
-        return cls(gateway, policy, runner, verbose=_debug(environ))
+        monitoring = MonitorSettings.from_environment(environ, access_log=0)
+        return cls(gateway, policy, runner, verbose=_debug(environ), monitoring=monitoring)
 
 
 def _debug(environ: Mapping[str, str]) -> bool:

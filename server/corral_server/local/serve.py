@@ -20,6 +20,7 @@ import uvloop
 
 from corral_core.errors import CorralError
 from corral_server.gateway.app import Gateway
+from corral_server.gateway.monitor import metrics_server
 from corral_server.gateway.serving import DrainingServer, open_more_files, uvicorn_config
 from corral_server.local.config import LocalConfig
 from corral_server.local.controller import Controller
@@ -93,8 +94,9 @@ class _Serving:
         gateway = Gateway(self._directory, self._config.gateway)
         config, delay = uvicorn_config(gateway, self._config.gateway), self._config.gateway.drain_delay
         server = _Server(config, gateway, delay=delay, started=lambda: self._started(listener))
+        monitors = metrics_server(self._config.monitoring, self._config.gateway.host, gateway.families)
         with self._signals(server):
-            async with self._supervisor:
+            async with monitors, self._supervisor:
                 await self._serve(server, listing, listener)
                 self._log.event("ending")
         self._log.event("ended")
