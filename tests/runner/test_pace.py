@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral_server.runner.pace import FIRST, LONGEST, PAUSE, SMALLEST, Pace
+from corral_server.runner.pace import ALONE, FIRST, LONGEST, PAUSE, SMALLEST, Pace
 
 
 def paced(rate: float, capacity: int = 512) -> Pace:
@@ -34,7 +34,7 @@ def test_a_fast_machine_reads_whole_batches_beside_streams() -> None:
 
 def test_however_slow_it_is_some_of_the_prompt_is_read() -> None:
     assert paced(0.1).allowance(streaming=True) == SMALLEST
-    assert paced(0.1).allowance(streaming=False) == SMALLEST
+    assert paced(0.1).allowance(streaming=False) == ALONE
 
 
 def test_a_batch_smaller_than_a_chunk_is_the_limit() -> None:

@@ -8,7 +8,10 @@ PAUSE = 0.25
 LONGEST = 2.0
 """Seconds that a step may take when nobody's stream pauses."""
 SMALLEST = 32
-"""Tokens; smaller chunks are read noticeably less efficiently."""
+"""Tokens beside running streams; smaller chunks are read noticeably less efficiently."""
+ALONE = 64
+"""Tokens that are read together at least when nobody's stream pauses. Measured on a CPU: chunks of 64 take as long for
+each token as those of 512, and chunks of 32 a fifth longer."""
 FIRST = 64
 """Tokens of the first chunk, when the speed is not known yet."""
 _RECENT = 0.3
@@ -23,8 +26,10 @@ class Pace:
 
     def allowance(self, *, streaming: bool) -> int:
         """Prompt tokens for the next step."""
-        wanted = int(self._rate * (PAUSE if streaming else LONGEST)) if self._rate else FIRST
-        return min(self._capacity, max(SMALLEST, wanted))
+        if self._rate == 0:
+            return min(self._capacity, FIRST)
+        seconds, least = (PAUSE, SMALLEST) if streaming else (LONGEST, ALONE)
+        return min(self._capacity, max(least, int(self._rate * seconds)))
 
     def note(self, tokens: int, seconds: float) -> None:
         """A step decoded so many tokens; small ones say nothing about the speed of reading."""
