@@ -73,8 +73,9 @@ def test_weights_that_are_missing_are_said_to_the_client_and_in_the_status(corra
 def test_the_demand_of_a_killed_gateway_stops_counting(corral: Installation) -> None:
     corral.start_operator()
     gateway = corral.start_gateway()
-    # Nothing can run this pod, so the request waits for as long as somebody says that it does.
-    corral.add("stuck", pod={"nodeSelector": {"nowhere": "to-be-found"}})
+    # No node gets this pod, which only the scheduler sees: the request waits for as long as somebody says so.
+    beside = {"labelSelector": {"matchLabels": {"nowhere": "to-be-found"}}, "topologyKey": "kubernetes.io/hostname"}
+    corral.add("stuck", pod={"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}})
     known = made_up({"source": SOURCE}).to_json()
     corral.cluster.api.patch(f"{corral.path('stuck')}/status", {"status": {"model": known}})
     waiting = corral.ask(gateway, "stuck")
