@@ -167,11 +167,18 @@ class Exchange:
         """The next piece, not empty unless it is the last; the caller heeds ``choked``."""
         if self.gone:
             return
+        if self._chunked and not last and not self._head:  # by far the most common
+            size = len(piece)
+            record = self.record
+            if record is not None:  # as Record.wrote does, without a call for each piece of each stream
+                record.pieces += 1
+                record.size += size
+                if record.sink is not None:
+                    record.tail = piece
+            self.connection.write(b"%x\r\n%b\r\n" % (size, piece))
+            return
         self._wrote(piece, last=last)
         if self._chunked:
-            if not last and not self._head:  # by far the most common
-                self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                return
             piece = _framed(piece, more=not last)
         elif not self.bodiless:
             self._count(len(piece), more=not last)
