@@ -79,6 +79,14 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
         "tracing": {"endpoint": "http://collector.monitoring:4318"},
         "networkPolicy": {"runnersFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
     },
+    "guarded": {
+        "gateway": {
+            "apiKeys": {"secret": "corral-keys", "key": "keys.yml"},
+            "tls": {"secret": "corral-tls"},
+            "drainDelaySeconds": 15,
+            "clients": {"bodyBytes": 268435456, "connections": 20000, "headTimeout": "5s", "upstreamTimeout": "10m"},
+        },
+    },
     "placed": {
         "caBundle": {"secret": "authorities", "key": "all.pem"},
         "priorityClasses": {"create": True, "runner": -10, "runnerPreemption": "PreemptLowerPriority"},

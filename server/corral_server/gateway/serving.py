@@ -8,6 +8,7 @@ running go on until the drain ends, and what is left then gets an error in its w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
 import resource
@@ -40,7 +41,8 @@ def open_more_files() -> None:
     """Raises the soft limit of open files to the hard one, as every process may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class DrainingServer(uvicorn.Server):

@@ -125,7 +125,8 @@ class _Serving:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         names = [entry.names[0] for entry in self._directory.entries()]
-        self._log.event("listening", url=f"http://{shown}:{port}", host=host, port=port, models=names)
+        scheme = "https" if self._config.gateway.tls else "http"
+        self._log.event("listening", url=f"{scheme}://{shown}:{port}", host=host, port=port, models=names)
 
     @contextlib.contextmanager
     def _signals(self, server: uvicorn.Server) -> Iterator[None]:
