@@ -114,4 +114,4 @@ def _reason(new: Decision, spec: ModelSpec | None) -> str:
         return "failed"
     if spec is None or spec.suspend or spec.replicas is not None:
         return "spec"
-    return "limit" if new.reason.startswith("unloaded") else "expired"
+    return "limit" if new.reason.startswith("unloaded: more than") else "expired"

@@ -44,6 +44,7 @@ def test_planning_and_the_queue_are_measured() -> None:
 @pytest.mark.parametrize(
     ("reason", "decision", "spec"),
     [
+        ("expired", Decision(0, "unloaded: its keep_alive ran out"), SPEC),
         ("expired", Decision(0, "idle: nobody asks for it"), SPEC),
         ("room", Decision(0, "unloaded: makes room for lab/big", yields_to="lab/big"), SPEC),
         ("limit", Decision(0, "unloaded: more than 3 models are loaded"), SPEC),
