@@ -1,0 +1,58 @@
+"""The metrics of operator, gateway and runner as real processes on a real API server, through one life of a Model."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.cluster.api import at
+from tests.cluster.control_plane import free_ports
+from tests.cluster.processes import LOOK, WAKE, Installation
+from tests.support.exposition import families, problems, value
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process]
+
+
+def scraped(host: str, port: int) -> str:
+    answer = httpx.get(f"http://{host}:{port}/metrics", timeout=10.0, trust_env=False)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return answer.text
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_all_three_processes_tell_of_a_request_from_waking_to_eviction(corral: Installation) -> None:
+    operator_port, gateway_port = free_ports(2)
+    corral.start_operator(CORRAL_HTTP_PORT=str(operator_port))
+    gateway = corral.start_gateway(CORRAL_METRICS_PORT=str(gateway_port))
+    corral.add("counted", keepAlive="8s")
+    corral.wait_phase("counted", "Idle")
+    answer = corral.ask(gateway, "counted", tokens=24)
+    corral.wait_phase("counted", "Ready")
+    answer.result(WAKE)
+    key = f"{corral.namespace}/counted"
+
+    (pod,) = corral.cluster.api.items(
+        f"/api/v1/namespaces/{corral.namespace}/pods", labelSelector="corral.dev/model=counted"
+    )
+    told = scraped(str(at(pod, "status", "podIP")), 8080)
+    assert problems(told) == ""
+    assert value(told, "corral_runner_generated_tokens_total", model=key) == 24
+
+    told = scraped("127.0.0.1", gateway_port)
+    assert problems(told) == ""
+    assert value(told, "corral_gateway_requests_total", model=key, api="/api/generate", code="200") == 1
+    assert value(told, "corral_gateway_wake_seconds_count", model=key) == 1
+
+    corral.wait_phase("counted", "Idle")
+    told = scraped("127.0.0.1", operator_port)
+    assert problems(told) == ""
+    assert families(told)["corral_operator_plan_seconds"] == "histogram"
+    assert value(told, "corral_operator_acting") == 1
+    assert value(told, "corral_operator_evictions_total", reason="expired") == 1
+    assert value(told, "corral_operator_model_phase", model=key, phase="Idle") == 1
+    assert value(told, "corral_operator_api_requests_total", verb="patch", resource="deployments", code="200") >= 1
+    corral.cluster.api.delete(corral.path("counted"))
+    until(lambda: key not in scraped("127.0.0.1", operator_port), 15, what="the end of its series", interval=LOOK)
+    until(lambda: key not in scraped("127.0.0.1", gateway_port), 15, what="the end of its series", interval=LOOK)
