@@ -14,6 +14,7 @@ from corral_core.model import Model, ModelSpec
 from corral_core.settings import bool_setting, duration_setting, int_setting, text_setting
 from corral_server.runner.engine import EngineOptions
 from corral_server.runner.keepalive import Bounds, KeepAlive
+from corral_server.runner.process import HOST, PORT
 from corral_server.runner.told import model_of, pvc_root_of
 
 
@@ -40,8 +41,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> RunnerConfig:
     model = model_of(environ)
     return RunnerConfig(
         model=model,
-        host=text_setting(environ, "CORRAL_HOST", default="0.0.0.0"),  # noqa: S104  # a pod is asked from elsewhere
-        port=int_setting(environ, "CORRAL_PORT", default=8080, minimum=0, maximum=65535),
+        host=text_setting(environ, "CORRAL_HOST", default=HOST),
+        port=int_setting(environ, "CORRAL_PORT", default=PORT, minimum=0, maximum=65535),
         listen_fd=_descriptor(environ, "CORRAL_LISTEN_FD"),
         parent_fd=_descriptor(environ, "CORRAL_PARENT_FD"),
         pvc_root=pvc_root_of(environ),

@@ -6,11 +6,13 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
 from corral_server.runner import log
 
+HOST, PORT = "0.0.0.0", 8080  # noqa: S104  # a pod is asked from elsewhere
 BACKLOG = 2048
 _MAX_LAST_WORDS = 2000
 """Characters; Kubernetes keeps 4096 bytes of a termination message."""
@@ -25,6 +27,21 @@ def listener(host: str, port: int, inherited: int | None) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def listen_early(environ: MutableMapping[str, str]) -> None:
+    """Listens before the imports of the rest, and leaves the socket as ``CORRAL_LISTEN_FD``.
+
+    Who asks meanwhile, a kubelet once a second, waits for the answer and is not refused. What is wrong with the address
+    is left for the settings to say.
+    """
+    if environ.get("CORRAL_LISTEN_FD"):
+        return
+    with suppress(OSError, ValueError):
+        port = int(environ.get("CORRAL_PORT") or PORT)
+        if 0 <= port <= 65535:
+            sock = listener(environ.get("CORRAL_HOST") or HOST, port, None)
+            environ["CORRAL_LISTEN_FD"] = str(sock.detach())
 
 
 def watch_parent(descriptor: int) -> threading.Thread:
