@@ -163,7 +163,7 @@ BAD_BODIES: list[tuple[str, bytes, int]] = [
     ("/api/generate", b'{"model":"a","prompt":"x","context":[999999999999]}', 400),
     ("/api/generate", b'{"model":"a","prompt":"x","template":"{% for %}"}', 400),
     ("/api/generate", b'{"model":"a","prompt":"x","template":"{{ 9 ** 9 ** 9 }}"}', 400),
-    ("/api/generate", b'{"model":"a","prompt":"x","template":"{{ .Prompt }}"}', 400),
+    ("/api/generate", b'{"model":"a","prompt":"x","template":"{{ nonsense .Prompt }}"}', 400),
     ("/api/generate", b'{"model":"a","prompt":"x","format":{"type":"nonsense"}}', 400),
     ("/api/generate", b'{"model":"a","prompt":"x","format":{"enum":[]}}', 400),
     ("/api/generate", b'{"model":"a","prompt":"x","format":"yaml"}', 500),
