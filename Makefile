@@ -41,10 +41,10 @@ test: check ## Every check and every test that this machine can run
 test-fast: $(VENV)/.corral-dev ## The tests that end within a minute
 	$(BIN)/python -m pytest -m "$(FAST)"
 
-test-cluster: $(VENV)/.corral-dev ## The tests against a real Kubernetes API server
-	$(BIN)/python -m pytest -m cluster
+test-cluster: $(VENV)/.corral-dev ## The tests on a real Kubernetes: against its API server, and on a node
+	$(BIN)/python -m pytest -m "cluster or node"
 
-test-node: $(VENV)/.corral-dev ## The tests on a real node: images, Helm release, kubelet
+test-node: $(VENV)/.corral-dev ## Of those only the ones on a node: images, Helm release, kubelet
 	$(BIN)/python -m pytest -m node
 
 images: ## Build the images as OCI archives in dist/, with docker or buildah; BASE=image takes another base

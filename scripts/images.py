@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts import base_image  # noqa: E402  # started as a file, Python looks for modules beside it only
-from scripts.llama_wheel import cache_dir  # noqa: E402
+from scripts.llama_wheel import cache_dir  # noqa: E402  # see above
 
 TARGETS = ("control", "runner")
 _MIB = 1024 * 1024

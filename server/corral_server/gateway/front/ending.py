@@ -7,6 +7,7 @@ client still sends is thrown away for a while, so that the end of the connection
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from uvicorn.server import ServerState
@@ -19,7 +20,7 @@ from corral_server.gateway.front.refusal import refusal
 PROBES = frozenset(("/healthz", "/readyz"))
 
 
-class Ending:
+class Ending(ABC):
     """What ``FrontConnection`` is made of beside the turns of its requests; it declares the state that both use."""
 
     choked: asyncio.Future[None] | None
@@ -42,11 +43,13 @@ class Ending:
     _closing: bool
     _deaf: bool
 
+    @abstractmethod
     def resume_reading(self) -> None:
-        raise NotImplementedError
+        """Bytes are taken from the client again."""
 
+    @abstractmethod
     def _begin_fresh(self) -> None:
-        raise NotImplementedError
+        """The request whose head has come gets its turn."""
 
     def _read_partly(self, reading: Exchange, size: int) -> None:
         """``size`` bytes came, and the request that they are of is not complete."""
