@@ -1,7 +1,8 @@
 """Reads metrics, and queries of them, as strictly as Prometheus' own tools do.
 
 ``problems`` is what ``promtool check metrics`` says, and ``metrics_in`` uses Prometheus' parser: a small program built
-from its Go modules. A machine without Go, or without those modules at hand, skips the test.
+from its Go modules. A machine without Go, or without those modules at hand, skips the test; with
+CORRAL_REQUIRE_CLUSTER=1, where Go is needed anyway, it fails.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
@@ -89,7 +92,7 @@ def _strict(text: str) -> None:
 @functools.cache
 def _promcheck() -> str:
     if shutil.which("go") is None:
-        pytest.skip("no Go, with which promcheck is built")
+        _cannot("there is no Go, with which promcheck is built")
     folder = tempfile.mkdtemp(prefix="corral-promcheck-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "promcheck"
@@ -97,5 +100,11 @@ def _promcheck() -> str:
         ["go", "build", "-o", path, "."], cwd=SOURCE, capture_output=True, text=True, timeout=240, check=False
     )
     if built.returncode:
-        pytest.skip(f"promcheck cannot be built: {built.stderr[-300:]}")
+        _cannot(f"promcheck cannot be built: {built.stderr[-300:]}")
     return str(path)
+
+
+def _cannot(reason: str) -> NoReturn:
+    if os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
+        pytest.fail(f"CORRAL_REQUIRE_CLUSTER=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
