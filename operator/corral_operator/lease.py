@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from corral_core.errors import CorralError
 from corral_core.jsonfields import Json, mapping, text
@@ -27,10 +27,20 @@ class LeaseLost(CorralError):
 
 
 class Lease:
-    def __init__(self, kube: Kube, config: LeaseConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    """``sleep`` takes seconds of ``clock``."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        config: LeaseConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._kube = kube
         self._config = config
         self._clock = clock
+        self._sleep = sleep
         self._renewed: float | None = None
         self._foreign: tuple[str, float] | None = None
         self._failing = False
@@ -51,13 +61,13 @@ class Lease:
             if not waiting:
                 logs.event("lease_awaited", lease=self._config.name)
                 waiting = True
-            await asyncio.sleep(self._config.duration / 15)
+            await self._sleep(self._config.duration / 15)
         logs.event("lease_held", lease=self._config.name, identity=self._config.identity)
 
     async def hold(self) -> None:
         """Renews the Lease for ever. Raises LeaseLost."""
         while True:
-            await asyncio.sleep(self._config.duration / 5)
+            await self._sleep(self._config.duration / 5)
             taken = not await self._try() and self._foreign is not None
             if taken or not self.held():
                 self._renewed = None

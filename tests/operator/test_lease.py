@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 import pytest
 
@@ -13,22 +13,29 @@ from corral_operator import paths
 from corral_operator.config import LeaseConfig
 from corral_operator.lease import Lease, LeaseLost
 from tests.operator.fake_api import FakeApi
-from tests.support.waiting import auntil
 
 PATH = paths.leases("lab", "corral-operator")
 
 
 class Clock:
+    """Time passes only while somebody sleeps; ``meanwhile`` happens in each of the sleeps that it is meant for."""
+
     def __init__(self) -> None:
         self.now = 1000.0
+        self.meanwhile: list[Callable[[], Awaitable[None]]] = []
 
     def __call__(self) -> float:
         return self.now
 
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.meanwhile:
+            await self.meanwhile.pop(0)()
 
-def lease(api: FakeApi, identity: str, clock: Clock, *, duration: float = 0.15) -> Lease:
-    config = LeaseConfig(namespace="lab", identity=identity, duration=duration)
-    return Lease(api, config, clock=clock)
+
+def lease(api: FakeApi, identity: str, clock: Clock) -> Lease:
+    config = LeaseConfig(namespace="lab", identity=identity, duration=15.0)
+    return Lease(api, config, clock=clock, sleep=clock.sleep)
 
 
 def run(coroutine: Coroutine[None, None, None]) -> None:
@@ -56,16 +63,17 @@ def test_a_lease_that_somebody_renews_is_not_taken_and_one_that_nobody_renews_is
         api, clock = FakeApi(), Clock()
         first, second = lease(api, "one", clock), lease(api, "two", clock)
         await first.acquire()
-        waiting = asyncio.create_task(second.acquire())
-        for _ in range(5):
-            clock.now += 0.5
+        renewed: list[float] = []
+
+        async def renew() -> None:
+            assert holder(api) == "one"
             await first.acquire()
-            await asyncio.sleep(0.02)
-        assert not waiting.done()
-        assert holder(api) == "one"
-        while not waiting.done():
-            clock.now += 0.5
-            await asyncio.sleep(0.01)
+            renewed.append(clock.now)
+
+        clock.meanwhile = [renew] * 50
+        await second.acquire()
+        assert len(renewed) == 50
+        assert clock.now - renewed[-1] > 15
         assert holder(api) == "two"
         assert integer(api.objects[PATH], "spec", "leaseTransitions") == 1
 
@@ -75,9 +83,9 @@ def test_a_lease_that_somebody_renews_is_not_taken_and_one_that_nobody_renews_is
 def test_the_same_identity_takes_its_lease_again_at_once() -> None:
     async def scenario() -> None:
         api, clock = FakeApi(), Clock()
-        await lease(api, "one", clock, duration=3600).acquire()
-        await lease(api, "one", clock, duration=3600).acquire()
-        assert holder(api) == "one"
+        await lease(api, "one", clock).acquire()
+        await lease(api, "one", clock).acquire()
+        assert (holder(api), clock.now) == ("one", 1000.0)
 
     run(scenario())
 
@@ -85,12 +93,12 @@ def test_the_same_identity_takes_its_lease_again_at_once() -> None:
 def test_a_lease_that_was_given_up_is_taken_at_once() -> None:
     async def scenario() -> None:
         api, clock = FakeApi(), Clock()
-        first = lease(api, "one", clock, duration=3600)
+        first = lease(api, "one", clock)
         await first.acquire()
         await first.release()
         assert holder(api) == ""
-        await lease(api, "two", clock, duration=3600).acquire()
-        assert holder(api) == "two"
+        await lease(api, "two", clock).acquire()
+        assert (holder(api), clock.now) == ("two", 1000.0)
 
     run(scenario())
 
@@ -100,14 +108,23 @@ def test_a_short_outage_does_not_lose_the_lease_and_a_long_one_does() -> None:
         api, clock = FakeApi(), Clock()
         mine = lease(api, "one", clock)
         await mine.acquire()
-        holding = asyncio.create_task(mine.hold())
         api.failures = [Unreachable("away")]
-        await auntil(lambda: not api.failures)
-        assert not holding.done()
-        api.failures = [Unreachable("away")] * 1000
-        clock.now += 0.15
+        recovered: list[float] = []
+
+        async def look() -> None:
+            assert not api.failures
+            assert mine.held()
+            recovered.append(clock.now)
+
+        async def nothing() -> None: ...
+
+        async def go_away() -> None:
+            api.failures = [Unreachable("away")] * 1000
+
+        clock.meanwhile = [nothing, look, go_away]
         with pytest.raises(LeaseLost):
-            await holding
+            await mine.hold()
+        assert clock.now - recovered[0] >= 10
         assert not mine.held()
 
     run(scenario())
@@ -118,12 +135,11 @@ def test_a_lease_that_somebody_else_has_taken_is_lost_at_once() -> None:
         api, clock = FakeApi(), Clock()
         mine, other = lease(api, "one", clock), lease(api, "two", clock)
         await mine.acquire()
-        taking = asyncio.create_task(other.acquire())
-        while not taking.done():
-            clock.now += 0.06
-            await asyncio.sleep(0.005)
+        await other.acquire()
+        taken = clock.now
         with pytest.raises(LeaseLost):
             await mine.hold()
+        assert clock.now - taken == 3
         await mine.release()
         assert holder(api) == "two"
 
