@@ -22,7 +22,7 @@ from math import inf
 from corral_core.eviction import can_drain, can_leave, evictable, pinned
 from corral_core.quantities import MEMORY
 from corral_core.room import ANYWHERE, Room, Spot
-from corral_core.snapshot import Decision, ModelState, Snapshot
+from corral_core.snapshot import Cause, Decision, ModelState, Snapshot
 from corral_core.victims import Allowed, Candidates, Picked, pick
 
 
@@ -96,7 +96,7 @@ def _back_under_limit(places: _Places) -> None:
         if victim is None:
             return
         reason = f"unloaded: more than {places.limit} models (OLLAMA_MAX_LOADED_MODELS) are loaded"
-        _leaves(places, victim, Decision(0, reason))
+        _leaves(places, victim, Decision(0, reason, cause=Cause.LIMIT))
 
 
 def _leaves(places: _Places, victim: ModelState, decision: Decision) -> None:
@@ -155,7 +155,7 @@ def _evict_for(places: _Places, model: ModelState) -> Decision | None:
     if picked is None:
         return None
     for victim in picked.victims:
-        _leaves(places, victim, Decision(0, f"unloaded: makes room for {model.key}", yields_to=model.key))
+        _leaves(places, victim, _makes_room(model))
     _promise(places, model, picked.place)
     return _waits(f"requests wait: {_listed(picked)} unloaded to make room", picked.place)
 
@@ -168,7 +168,7 @@ def _drain_for(places: _Places, model: ModelState) -> Decision | None:
         return None
     for victim in picked.victims:
         if can_leave(victim, oldest):
-            decision = Decision(0, f"unloaded: makes room for {model.key}", yields_to=model.key)
+            decision = _makes_room(model)
         else:
             reason = f"ends its requests and takes no new ones: makes room for {model.key}"
             decision = replace(
@@ -229,6 +229,10 @@ def _full(places: _Places) -> str:
         f"requests wait: all {places.limit} places (OLLAMA_MAX_LOADED_MODELS) are taken by models that are pinned, "
         "loading, or waited for longer"
     )
+
+
+def _makes_room(model: ModelState) -> Decision:
+    return Decision(0, f"unloaded: makes room for {model.key}", yields_to=model.key, cause=Cause.ROOM)
 
 
 def _waits(reason: str, place: str) -> Decision:

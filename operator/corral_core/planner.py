@@ -13,7 +13,7 @@ from corral_core.activity import FOREVER
 from corral_core.eviction import idle, loading, pinned, unused_until
 from corral_core.fit import Verdicts
 from corral_core.places import share_out
-from corral_core.snapshot import Decision, ModelState, Plan, Policy, Snapshot
+from corral_core.snapshot import Cause, Decision, ModelState, Plan, Policy, Snapshot
 
 
 def plan(snapshot: Snapshot, now: float) -> Plan:
@@ -42,7 +42,7 @@ def _hopeless(model: ModelState, verdicts: Verdicts) -> Decision | None:
     if model.live or (fixed is not None and fixed.replicas == 0):
         return None
     failure = verdicts.why_never(model.needs)
-    return Decision(0, failure, failure=failure) if failure is not None else None
+    return Decision(0, failure, failure=failure, cause=Cause.FAILED) if failure is not None else None
 
 
 def _by_itself(model: ModelState, policy: Policy, now: float) -> Decision | None:
@@ -59,7 +59,7 @@ def _by_itself(model: ModelState, policy: Policy, now: float) -> Decision | None
 
 def _fixed(model: ModelState) -> Decision | None:
     if model.refused is not None:
-        return Decision(0, model.refused)
+        return Decision(0, model.refused, cause=Cause.FAILED)
     if model.spec.suspend:
         return Decision(0, "suspended: spec.suspend is true")
     if model.spec.replicas is not None:
@@ -74,20 +74,22 @@ def _running(model: ModelState, policy: Policy, now: float) -> Decision:
         return Decision(max(kept, 1), "requests wait: loading" if loading(model) else "serving requests")
     ended = _ended(model, policy, now)
     if ended is not None:
-        return Decision(least, f"kept: spec.minReplicas is {least}" if least else ended)
+        cause, reason = ended
+        return Decision(least, f"kept: spec.minReplicas is {least}" if least else reason, cause=cause)
     return Decision(kept, _why_kept(model, policy))
 
 
-def _ended(model: ModelState, policy: Policy, now: float) -> str | None:
+def _ended(model: ModelState, policy: Policy, now: float) -> tuple[Cause, str] | None:
     """Why a Model that nobody waits for need not run any longer; None while it does."""
     if not model.live:
-        return "unloaded: nobody waits for it any more"
+        return Cause.UNUSED, "unloaded: nobody waits for it any more"
     if idle(model):
         expiry = _expiry(model, policy)
-        return "unloaded: its keep_alive ran out" if expiry is not None and now >= expiry else None
+        expired = expiry is not None and now >= expiry
+        return (Cause.EXPIRED, "unloaded: its keep_alive ran out") if expired else None
     give_up = _give_up(model, policy)
     if give_up is not None and now >= give_up:
-        return f"given up: not loaded after {policy.load_timeout:g} s, and nobody waits for it"
+        return Cause.UNUSED, f"given up: not loaded after {policy.load_timeout:g} s, and nobody waits for it"
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from corral_core.activity import Activity
 from corral_core.model import ModelSpec
@@ -115,6 +116,16 @@ class Snapshot:
     nodes: tuple[NodeState, ...] = ()
 
 
+class Cause(StrEnum):
+    """Why a Model gets fewer replicas than it had, where the planner itself took them."""
+
+    EXPIRED = "expired"
+    ROOM = "room"
+    LIMIT = "limit"
+    UNUSED = "unused"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What is to be done with one Model, with a reason for a person.
@@ -122,7 +133,8 @@ class Decision:
     ``waiting_for_capacity`` is set when requests wait and nothing could be started for them yet. ``yields_to`` is the
     key of the Model that this one makes room for. With ``draining`` it is still busy: its replicas stay, but nobody may
     route new requests to them (they wait, and count as demand), so that it becomes idle and leaves. ``place`` is the
-    node that it starts or waits for. ``failure`` is why it can never start on the nodes that there are.
+    node that it starts or waits for. ``failure`` is why it can never start on the nodes that there are. ``cause`` is
+    what ``reason`` says, for those who count, when the Model is unloaded.
     """
 
     replicas: int
@@ -132,6 +144,7 @@ class Decision:
     yields_to: str | None = None
     place: str = ""
     failure: str | None = None
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)

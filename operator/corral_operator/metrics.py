@@ -13,7 +13,7 @@ from corral_core.jsonfields import text
 from corral_core.metrics import Family, Histogram, counter, gauge, histogram, render
 from corral_core.model import ModelSpec
 from corral_core.process_metrics import process_families
-from corral_core.snapshot import Decision
+from corral_core.snapshot import Cause, Decision
 from corral_kube.calls import Calls
 from corral_operator.observe import Store
 from corral_operator.workqueue import QueueMeasures, WorkQueue
@@ -29,6 +29,8 @@ PHASES = (
     "Suspended",
     "Failed",
 )
+SPEC, SPARE = "spec", "spare"
+"""Reasons beside the planner's: the Model says so, or fewer replicas are enough."""
 PLAN_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -70,7 +72,7 @@ class Measures:
         yield counter(
             "corral_operator_evictions_total",
             "Decisions to take replicas from a Model: expired (keep_alive ran out), room (for another Model), limit "
-            "(of loaded Models), spare (fewer requests), spec, failed.",
+            "(of loaded Models), spare (fewer requests), unused (nobody waits while it loads), spec, failed.",
             [({"reason": reason}, count) for reason, count in self.evictions.items()],
         )
         yield from self._queue_families()
@@ -106,12 +108,6 @@ def _replicas(value: object) -> int:
 
 
 def _reason(new: Decision, spec: ModelSpec | None) -> str:
-    if new.yields_to:
-        return "room"
-    if new.replicas:
-        return "spare"
-    if new.failure is not None:
-        return "failed"
     if spec is None or spec.suspend or spec.replicas is not None:
-        return "spec"
-    return "limit" if new.reason.startswith("unloaded: more than") else "expired"
+        return SPEC
+    return SPARE if new.replicas else new.cause or Cause.UNUSED

@@ -6,7 +6,7 @@ import pytest
 
 from corral_core.activity import FOREVER
 from corral_core.planner import plan
-from corral_core.snapshot import ModelState, Policy, Replica, Snapshot
+from corral_core.snapshot import Cause, Decision, ModelState, Policy, Replica, Snapshot
 from tests.support.planning import (
     NOW,
     activity,
@@ -269,6 +269,23 @@ def test_a_model_in_its_last_moments_does_not_take_its_place_back_from_an_older_
 def test_pinned_models_start_beyond_the_limit_and_idle_ones_leave_for_them() -> None:
     made = plan_for(cold("a", min_replicas=1), warm("b", BUSY), warm("c"), limit=2)
     assert [made.decisions[key].replicas for key in "abc"] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("cause", "decision"),
+    [
+        (Cause.EXPIRED, decide(warm("a", EXPIRED))),
+        (Cause.ROOM, decide(warm("a"), cold("w", waiting_since=1), limit=1)),
+        (Cause.LIMIT, decide(warm("a"), cold("b", min_replicas=1), warm("c", BUSY), limit=2)),
+        (Cause.UNUSED, decide(replace(cold("a"), desired=1))),
+        (Cause.UNUSED, decide(loading("a"), now=NOW + Policy().load_timeout)),
+        (Cause.FAILED, decide(replace(warm("a"), refused="another Model has its name"))),
+        (None, decide(warm("a"))),
+    ],
+)
+def test_a_model_that_is_unloaded_has_a_cause_that_can_be_counted(cause: Cause | None, decision: Decision) -> None:
+    assert decision.cause is cause
+    assert decision.replicas == (cause is None)
 
 
 def test_the_limit_is_three_for_each_gpu_and_three_without() -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from corral_core.model import ModelSpec
-from corral_core.snapshot import Decision
+from corral_core.snapshot import Cause, Decision
 from corral_operator.health import Health
 from corral_operator.metrics import PHASES, Measures
 from corral_operator.observe import Store
@@ -44,14 +44,12 @@ def test_planning_and_the_queue_are_measured() -> None:
 @pytest.mark.parametrize(
     ("reason", "decision", "spec"),
     [
-        ("expired", Decision(0, "unloaded: its keep_alive ran out"), SPEC),
-        ("expired", Decision(0, "idle: nobody asks for it"), SPEC),
-        ("room", Decision(0, "unloaded: makes room for lab/big", yields_to="lab/big"), SPEC),
-        ("limit", Decision(0, "unloaded: more than 3 models are loaded"), SPEC),
+        *((cause.value, Decision(0, "in any words", cause=cause), SPEC) for cause in Cause),
+        ("unused", Decision(0, "idle: nobody asks for it"), SPEC),
         ("spare", Decision(1, "serving requests"), SPEC),
+        ("spare", Decision(1, "kept: spec.minReplicas is 1", cause=Cause.EXPIRED), SPEC),
         ("spec", Decision(0, "suspended"), ModelSpec(source=SPEC.source, suspend=True)),
         ("spec", Decision(0, "gone"), None),
-        ("failed", Decision(0, "needs 9 GPUs", failure="needs 9 GPUs"), SPEC),
     ],
 )
 def test_replicas_that_are_taken_away_count_by_reason(reason: str, decision: Decision, spec: ModelSpec | None) -> None:
