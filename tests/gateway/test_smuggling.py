@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from corral_server.gateway.relay import HOP_BY_HOP
+from corral_server.gateway.relay import HOP_BY_HOP, STREAM_BROKE
 from tests.support.fake_upstream import Call, fake_upstream, reply
 from tests.support.gateway import MemoryDirectory, Running, entry, gateway_over, raw_request, run, running_gateway
 
@@ -200,18 +200,53 @@ def test_odd_methods_go_no_further(method: str) -> None:
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: a\x00\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\nset-cookie: x\n\nok",
+        b"HTTP/1.1 200 OK\r\nx: a\r\n b: c\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ncontent-length: 5\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 999 Odd\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 99 Odd\r\ncontent-length: 2\r\n\r\nok",
     ],
 )
-def test_a_runners_answer_with_two_meanings_is_an_error(answer: bytes) -> None:
+@pytest.mark.parametrize("served", [0, 1])
+def test_a_runners_answer_with_two_meanings_is_an_error(answer: bytes, served: int) -> None:
+    """``served``: how many it answered well before; with one the next goes the short way."""
+
     async def scenario() -> None:
         async def behave(call: Call) -> None:
             await call.write(answer)
 
         async with (
-            fake_upstream(behave) as up,
+            fake_upstream(behave, *[reply()] * served) as up,
             running_gateway(MemoryDirectory.of(entry("tiny", up.port))) as gateway,
         ):
-            assert (await gateway.chat()).status_code == 500
+            for _ in range(served):
+                assert (await gateway.chat()).status_code == 200
+            async with asyncio.timeout(10):
+                assert (await gateway.chat()).status_code == 500
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("served", [0, 1])
+def test_a_stream_that_is_shorter_than_its_runner_said_ends_with_an_error(served: int) -> None:
+    async def scenario() -> None:
+        async def behave(call: Call) -> None:
+            await call.head(200, {"content-type": "application/x-ndjson", "content-length": "10"})
+            await call.write(b"{}\n")
+            call.close()
+
+        async with (
+            fake_upstream(behave, *[reply()] * served) as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port))) as gateway,
+        ):
+            for _ in range(served):
+                await gateway.chat()
+            async with asyncio.timeout(10):
+                answer = await gateway.chat()
+            assert "content-length" not in answer.headers
+            assert answer.text.splitlines() == ["{}", f'{{"error":"{STREAM_BROKE}"}}']
 
     run(scenario())
 

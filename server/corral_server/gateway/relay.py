@@ -37,6 +37,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
+_LENGTH = frozenset((b"content-length",))
 _STREAM_ENDS = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
 
 Done = Callable[[], None]
@@ -59,7 +60,10 @@ async def relay(request: Request, connection: Connection, done: Done, *, pacing:
 
 
 def response_headers(connection: Connection, extra: Headers) -> tuple[Headers, bytes | None]:
-    """The headers for the client, and what ends a line or event when the answer is a stream."""
+    """The headers for the client, and what ends a line or event when the answer is a stream.
+
+    A stream goes without the length that its runner announced: should it break off, an error follows that has none.
+    """
     dropped = HOP_BY_HOP
     ending = None
     for name, value in connection.headers:
@@ -67,6 +71,8 @@ def response_headers(connection: Connection, extra: Headers) -> tuple[Headers, b
             dropped = dropped | {token.strip().lower() for token in value.split(b",")}
         elif name == b"content-type" and connection.status == 200:
             ending = _STREAM_ENDS.get(value.partition(b";")[0].strip().lower())
+    if ending is not None:
+        dropped = dropped | _LENGTH
     return [(name, value) for name, value in connection.headers if name not in dropped] + extra, ending
 
 
@@ -93,6 +99,7 @@ async def _relay_rest(request: Request, connection: Connection, done: Done, *, b
         try:
             body = await connection.read()
         except UpstreamError:
+            request.broke()
             return
 
 
@@ -113,10 +120,12 @@ async def _relay_stream(request: Request, connection: Connection, done: Done, *,
         try:
             piece = await connection.read()
         except UpstreamError:
+            request.broke()
             last = lines.broken(request.path)
             await send({"type": "http.response.body", "body": last, "more_body": False})
             return
         except asyncio.CancelledError:  # the drain has ended, or the client left and hears nothing of it
+            request.broke()
             last = lines.broken(request.path, SHUTTING_DOWN)
             async with asyncio.timeout(LAST_WORDS):
                 await send({"type": "http.response.body", "body": last, "more_body": False})

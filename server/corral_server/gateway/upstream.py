@@ -57,8 +57,8 @@ class Connection(asyncio.Protocol):
     """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
 
     ``complete`` is set when the whole response arrived, ``broken`` when it ended too early; what is not taken yet
-    still waits for ``read``. Instead of
-    waiting a ``listener`` may be set: it is called whenever ``head`` or ``read`` would return or raise.
+    still waits for ``read``. Instead of waiting a ``listener`` may be set: it is called whenever ``head`` or ``read``
+    would return or raise.
     """
 
     def __init__(self) -> None:
@@ -210,6 +210,8 @@ class Connection(asyncio.Protocol):
             name = name.lower()
             if name in (b"content-length", b"transfer-encoding"):
                 self._framed = True
+                if name == b"transfer-encoding" and value.lower() != b"chunked":
+                    raise ValueError(value)  # it would go on undecoded, and nobody would know
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -217,9 +219,10 @@ class Connection(asyncio.Protocol):
         if self.status < 200:
             self.headers = []
             return
+        if self.status > 599:
+            raise ValueError(self.status)
         self._has_head = True
-        if self.status in (204, 304):
-            self._framed = True
+        self._framed |= self.status in (204, 304)
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:
@@ -256,11 +259,9 @@ class Connection(asyncio.Protocol):
         if self.listener is not None:
             self.listener()
             return
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def _wait(self) -> None:
         self._raise_error()
