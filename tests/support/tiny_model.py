@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.gguf_files import ARRAY, I32, FakeTensor, Typed, Value, gguf_bytes
@@ -16,9 +17,10 @@ BOS, EOS = "<s>", "</s>"
 TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
 
-def write(folder: Path, *, context: int = 2048, seed: int = 1) -> Path:
+def write(folder: Path, *, context: int = 2048, seed: int = 1, change: Mapping[str, Value] = {}) -> Path:
+    """``change`` are values of the header that are others, perhaps senseless ones."""
     path = folder / "tiny.gguf"
-    path.write_bytes(gguf_bytes(_values(context), _tensors(random.Random(seed))))
+    path.write_bytes(gguf_bytes({**_values(context), **change}, _tensors(random.Random(seed))))
     return path
 
 

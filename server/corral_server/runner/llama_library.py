@@ -43,12 +43,18 @@ _on_log = C.llama_log_callback(llama_log.receive)
 
 
 @functools.cache
+def library() -> ctypes.CDLL:
+    """The ``libggml`` that libllama links."""
+    folder = Path(C.__file__).parent / "lib"
+    return ctypes.CDLL(str(next(path for name in ("libggml.so.0", "libggml.so") if (path := folder / name).exists())))
+
+
+@functools.cache
 def initialize() -> str:
     """Loads the compute backends once; returns the file name of the CPU kernels in use."""
     spin_briefly()
     C.llama_log_set(_on_log, ctypes.c_void_p(0))
-    package = Path(C.__file__).parent
-    ggml = ctypes.CDLL(str(next(p for n in ("libggml.so.0", "libggml.so") if (p := package / "lib" / n).exists())))
+    package, ggml = Path(C.__file__).parent, library()
     for folder in (package.parent / "bin", package / "lib"):
         if any(folder.glob("libggml-cpu-*.so")):
             ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]

@@ -22,6 +22,7 @@ from corral_server.runner import log
 from corral_server.runner.config import RunnerConfig, from_environment
 from corral_server.runner.devices import watch_devices
 from corral_server.runner.generation import EngineError
+from corral_server.runner.llama_abort import on_abort
 from corral_server.runner.loading import load
 from corral_server.runner.process import fail, listener, watch_parent
 from corral_server.runner.state import RunnerState
@@ -128,6 +129,7 @@ def main() -> None:
     """Entry point of ``corral-runner``."""
     jsonlog.configure()
     termination_log = termination_log_of(os.environ)
+    on_abort(lambda reason: fail(reason, termination_log))
     try:
         config = from_environment()
     except CorralError as error:
