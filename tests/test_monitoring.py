@@ -13,6 +13,7 @@ import yaml
 
 from corral_core.metrics import Collector, render
 from corral_core.process_metrics import process_families
+from corral_kube.calls import Calls
 from corral_operator.metrics import Measures
 from corral_server.runner.metrics import families as runner_families
 from tests.support.exposition import families, metrics_in
@@ -36,7 +37,8 @@ def told() -> Mapping[str, str]:
             return render([running.gateway.families])
 
     runner: Collector = lambda: runner_families(runner_state(FakeEngine()))  # noqa: E731  # named for its type
-    return families(asyncio.run(gateway()) + render([process_families, Measures().families, runner]))
+    called: Collector = lambda: Calls().families("corral_gateway")  # noqa: E731  # named for its type
+    return families(asyncio.run(gateway()) + render([process_families, Measures().families, runner, called]))
 
 
 def base(name: str, told: Mapping[str, str]) -> str | None:

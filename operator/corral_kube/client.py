@@ -82,11 +82,11 @@ class Kube:
     ``manager`` is the field manager of everything that is written without another one.
     """
 
-    def __init__(self, api: ApiClient, *, manager: str, token_path: str = "") -> None:
+    def __init__(self, api: ApiClient, *, manager: str, token_path: str = "", calls: Calls | None = None) -> None:
         self._api: Any = api  # the client's methods have no types
         self._manager = manager
         self._token_path = token_path
-        self.calls = Calls()
+        self.calls = calls or Calls()
 
     async def get(self, path: str) -> Json:
         return await self._call("GET", path)
@@ -209,8 +209,11 @@ class Kube:
             self.calls.note(method, path, watch="watch" in query, code=code, seconds=time.perf_counter() - began)
 
 
-async def connect(kubeconfig: str | None, *, manager: str) -> Kube:
-    """By the given kubeconfig, else as a pod does. Raises KubeError when there are no credentials."""
+async def connect(kubeconfig: str | None, *, manager: str, calls: Calls | None = None) -> Kube:
+    """By the given kubeconfig, else as a pod does. Raises KubeError when there are no credentials.
+
+    ``calls`` counts for several connections of one process.
+    """
     configuration = Configuration()
     loader: Any = _config  # its functions have no types
     try:
@@ -223,7 +226,7 @@ async def connect(kubeconfig: str | None, *, manager: str) -> Kube:
     token_path = "" if kubeconfig else SERVICE_TOKEN_FILENAME
     api = ApiClient(configuration)
     api.rest_client = _Patient(configuration)
-    return Kube(api, manager=manager, token_path=token_path)
+    return Kube(api, manager=manager, token_path=token_path, calls=calls)
 
 
 class _Patient(RESTClientObject):

@@ -44,6 +44,8 @@ def test_all_three_processes_tell_of_a_request_from_waking_to_eviction(corral: I
     assert problems(told) == ""
     assert value(told, "corral_gateway_requests_total", model=key, api="/api/generate", code="200") == 1
     assert value(told, "corral_gateway_wake_seconds_count", model=key) == 1
+    for verb, resource in (("list", "models"), ("watch", "endpointslices"), ("patch", "models/status")):
+        assert value(told, "corral_gateway_api_requests_total", verb=verb, resource=resource, code="200") >= 1
 
     corral.wait_phase("counted", "Idle")
     told = scraped("127.0.0.1", operator_port)

@@ -10,6 +10,7 @@ import pytest
 
 from corral_core.errors import InvalidName
 from corral_core.jsonfields import Json
+from corral_kube.calls import Calls
 from corral_kube.client import Listing, Trim, whole
 from corral_server.gateway import kube_directory
 from corral_server.gateway.kube_directory import KubeDirectory, KubeSettings
@@ -168,13 +169,13 @@ def test_a_watch_that_fails_for_good_ends_the_gateway(monkeypatch: pytest.Monkey
 
     server = Broken()
 
-    async def connected(kubeconfig: str | None, *, manager: str) -> Broken:
+    async def connected(kubeconfig: str | None, *, manager: str, calls: Calls) -> Broken:
         return server
 
     monkeypatch.setattr(kube_directory, "connect", connected)
 
     async def body() -> None:
-        async with kube_directory.open_directory(KubeSettings(), gateway_id="g1"):
+        async with kube_directory.open_directory(KubeSettings(), gateway_id="g1", calls=Calls()):
             await asyncio.Event().wait()
 
     with pytest.raises(ExceptionGroup) as failed:

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from unittest import mock
 
+from corral_kube.calls import Calls
 from corral_server.gateway import main as program
 from corral_server.gateway.kube_directory import KubeSettings
 from tests.support.gateway import MemoryDirectory, entry
@@ -76,7 +77,7 @@ def gateway_process(upstream: int, **settings: str) -> Iterator[GatewayProcess]:
 
 
 @asynccontextmanager
-async def _in_memory(settings: KubeSettings, *, gateway_id: str) -> AsyncIterator[MemoryDirectory]:
+async def _in_memory(settings: KubeSettings, *, gateway_id: str, calls: Calls) -> AsyncIterator[MemoryDirectory]:
     yield MemoryDirectory.of(entry("tiny", int(os.environ["UPSTREAM"]), slots=1))
 
 

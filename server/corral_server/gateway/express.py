@@ -107,6 +107,7 @@ class Express:
         whole = self._lines.whole(piece) if piece else b""
         if connection.broken:
             self._end()
+            self._request.broke()
             exchange.push(whole + self._lines.broken(self._request.path), last=True)
         elif whole:
             exchange.push(whole)
@@ -147,6 +148,7 @@ class Express:
         except asyncio.CancelledError:
             self._connection.abort()
             self._end()
+            self._request.broke()
             self._exchange.push(self._lines.broken(self._request.path, SHUTTING_DOWN), last=True)
             raise
 

@@ -18,6 +18,7 @@ from corral_core.model import GROUP, PLURAL, VERSION, Model
 from corral_core.names import canonical
 from corral_core.resource import claims
 from corral_core.settings import list_setting, text_setting
+from corral_kube.calls import Calls
 from corral_kube.client import connect
 from corral_kube.reflector import Reflector, Source
 from corral_server.gateway import log
@@ -162,13 +163,13 @@ class KubeDirectory:
 
 
 @asynccontextmanager
-async def open_directory(settings: KubeSettings, *, gateway_id: str) -> AsyncIterator[KubeDirectory]:
+async def open_directory(settings: KubeSettings, *, gateway_id: str, calls: Calls) -> AsyncIterator[KubeDirectory]:
     """A Directory that is kept up to date until the block ends. Raises KubeError when there are no credentials.
 
     Should watching ever fail for good, the block is cancelled and the failure raised: better no gateway than one that
     routes by what was.
     """
-    client = await connect(settings.kubeconfig, manager=field_manager(gateway_id))
+    client = await connect(settings.kubeconfig, manager=field_manager(gateway_id), calls=calls)
     directory = KubeDirectory(client, settings, gateway_id=gateway_id)
     try:
         async with asyncio.TaskGroup() as group:

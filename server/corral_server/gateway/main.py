@@ -11,11 +11,14 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 
 import uvloop
 
 from corral_core import jsonlog
 from corral_core.errors import CorralError
+from corral_core.metrics import Family
+from corral_kube.calls import Calls
 from corral_server.gateway import log
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
@@ -48,16 +51,20 @@ def main() -> None:
 async def serve(
     config: GatewayConfig, settings: KubeSettings, peering: PeerSettings, *, monitoring: MonitorSettings
 ) -> None:
-    peers = Peers(config.gateway_id)
+    peers, calls = Peers(config.gateway_id), Calls()
+
+    def called() -> Iterator[Family]:
+        return calls.families("corral_gateway")
+
     async with (
         open_sinks(monitoring, os.environ) as sinks,
-        open_directory(settings, gateway_id=config.gateway_id) as directory,
+        open_directory(settings, gateway_id=config.gateway_id, calls=calls) as directory,
     ):
         gateway = Gateway(directory, config, peers, sinks=sinks)
         holding = gateway.dispatcher.queue.holding
         async with (
-            metrics_server(monitoring, config.host, gateway.families),
-            open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig),
+            metrics_server(monitoring, config.host, gateway.families, called),
+            open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig, calls=calls),
         ):
             await _Server(uvicorn_config(gateway, config), gateway, delay=config.drain_delay).serve()
 

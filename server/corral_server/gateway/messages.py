@@ -73,6 +73,11 @@ class Request:
         """The first value of this header, empty when there is none."""
         return next((value for key, value in self.headers if key == name), b"")
 
+    def broke(self) -> None:
+        """The answer that has begun ends too early."""
+        if self.exchange is not None and self.exchange.record is not None:
+            self.exchange.record.broken = True
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -26,13 +26,24 @@ NO_MODEL = ""
 class Meter:
     """The numbers of one Model. ``requests`` counts by path and code, ``retries`` and ``refused`` by reason."""
 
-    __slots__ = ("bytes", "chunk", "first_byte", "queue_wait", "refused", "requests", "retries", "seconds", "wake")
+    __slots__ = (
+        "broken",
+        "bytes",
+        "chunk",
+        "first_byte",
+        "queue_wait",
+        "refused",
+        "requests",
+        "retries",
+        "seconds",
+        "wake",
+    )
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
         self.retries: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.bytes = 0
+        self.bytes = self.broken = 0
         self.first_byte = Histogram(LATENCY)
         self.seconds = Histogram(LATENCY)
         self.queue_wait = Histogram(LATENCY)
@@ -94,6 +105,11 @@ class Meters:
             "corral_gateway_response_bytes_total",
             "Bytes of bodies that were sent to clients.",
             [({"model": key}, meter.bytes) for key, meter in served],
+        )
+        yield counter(
+            "corral_gateway_broken_answers_total",
+            "Answers that had begun with a good code and ended too early: the runner broke off, or the drain was over.",
+            [({"model": key}, meter.broken) for key, meter in self._meters.items()],
         )
         yield counter(
             "corral_gateway_upstream_retries_total",
@@ -169,7 +185,7 @@ _HISTOGRAMS: tuple[tuple[str, str, Callable[[Meter], Histogram]], ...] = (
     ),
     (
         "corral_gateway_time_per_chunk_seconds",
-        "Mean time between the pieces of a stream, one observation a stream.",
+        "From one piece of a stream to the next as they are written to the client.",
         lambda meter: meter.chunk,
     ),
 )

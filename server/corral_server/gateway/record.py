@@ -20,12 +20,15 @@ CLIENT_LEFT = 499
 
 class Record:
     """Times are ``perf_counter``'s. ``model`` is the Model's key, empty when there is none; ``ticket`` is there when
-    the request could not go to a runner at once; ``client`` names the client's key; ``tail`` is the newest piece.
+    the request could not go to a runner at once; ``client`` names the client's key; ``first`` and ``last`` are when
+    pieces of the body were written, ``tail`` is the newest. ``broken``: the runner broke off its answer.
     """
 
     # Defaults of the class: what is never set costs nothing, and this is made for every request.
-    first = ended = 0.0
-    status = pieces = size = 0
+    first = last = ended = 0.0
+    status = size = 0
+    broken = False
+    method = "POST"
     client = ""
     tail = b""
     ticket: Ticket | None = None
@@ -42,18 +45,21 @@ class Record:
         """Which Model the request is for is known now."""
         self.model, self.meter = model, meter
 
-    def wrote(self, piece: bytes) -> None:
-        """A piece of the answer's body, perhaps empty, goes to the client."""
+    def wrote(self, piece: bytes, *, stream: bool = False) -> None:
+        """A piece of the answer's body, perhaps empty, goes to the client; ``stream``: as one of many."""
+        now = perf_counter()
         if not self.first:
-            self.first = perf_counter()
-        self.pieces += 1
+            self.first = now
+        elif stream and piece:
+            self.meter.chunk.observe(now - self.last)
+        self.last = now
         self.size += len(piece)
         if self.sink is not None and len(piece) > 32:  # what is shorter only says that the end has come
             self.tail = piece
 
     def end(self, *, left: bool = False) -> None:
         """The answer is written, or the client left. Once."""
-        self.ended = self.first if self.pieces == 1 and not left else perf_counter()
+        self.ended = perf_counter() if left or not self.last else self.last
         if left:
             self.status = CLIENT_LEFT
         meter, key = self.meter, (self.api, self.status)
@@ -73,10 +79,10 @@ class Record:
             meter.queue_wait.observe(ticket.waited)
             if ticket.woke:
                 meter.wake.observe(ticket.waited)
-        if self.status < 400:
+        if self.broken:
+            meter.broken += self.status < 400
+        elif self.status < 400:
             meter.answered(self.first - self.begun, self.ended - self.begun)
-            if self.pieces > 2:
-                meter.chunk.observe((self.ended - self.first) / (self.pieces - 1))
 
 
 Sink = Callable[[Record], None]

@@ -332,13 +332,6 @@ class FrontConnection(Ending, asyncio.Protocol):
         elif value != b"chunked":
             raise ValueError(value)
 
-    def _unanswered(self, exchange: Exchange) -> None:
-        """The application ended without a whole response: the client must not take what it has for one."""
-        if exchange.started or exchange.gone:
-            self._close()
-        else:
-            self._refuse(500, "Internal Server Error")
-
 
 def _check_old(version: str, reading: Exchange) -> None:
     """Raises ValueError for a version that is not spoken, and for a framing that HTTP/1.0 does not have."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from uvicorn.server import ServerState
 
 from corral_server.gateway.front.exchange import Exchange
-from corral_server.gateway.front.limits import LINGER, SPARE, Limits
+from corral_server.gateway.front.limits import FRAMING, LINGER, SPARE, Limits
 from corral_server.gateway.front.patience import Patience
 from corral_server.gateway.front.refusal import refusal
 
@@ -53,9 +53,14 @@ class Ending(ABC):
 
     def _read_partly(self, reading: Exchange, size: int) -> None:
         """``size`` bytes came, and the request that they are of is not complete."""
+        came = 0
         if self._patience is not None:
-            self._patience.began(reading, "body" if reading.begun else "head", size)
-        if reading.begun or self._deaf:
+            came = self._patience.began(reading, "body" if reading.begun else "head", size)
+        if self._deaf:
+            return
+        if reading.begun:
+            if came > FRAMING * reading.fed + 2 * self._limits.head:  # the first bytes may be the head's
+                self._refuse(400, "There is too much around the body of the request.")
             return
         self._head_size = self._head_size + size if self._head_size >= 0 else 0  # else another head ended among them
         if self._head_size > self._limits.head:
@@ -104,10 +109,19 @@ class Ending(ABC):
         self.write(refusal(status, text, target=self._target, prefix=self._limits.prefix, retry_after=again))
         self._fresh = None
         if current is not None:
-            current.leave()
+            current.refused(status)
             if current.task is None:
                 self._current = None
         self._linger()
+
+    def _unanswered(self, exchange: Exchange) -> None:
+        """The application ended without a whole response: the client must not take what it has for one."""
+        begun = exchange.started or exchange.gone
+        exchange.refused(500)
+        if begun:
+            self._close()
+        else:
+            self._refuse(500, "Internal Server Error")
 
     def _linger(self) -> None:
         """Nothing more is written, and what still comes is thrown away, until the client has read the answer."""
@@ -135,11 +149,17 @@ class Ending(ABC):
 
     def late(self, stage: str) -> None:
         """``stage`` is Patience's, or ``write`` when the client does not read."""
-        if stage == "idle" or self._lingers is not None:
+        if stage == "write" or (self._transport is not None and self._transport.is_closing()):
+            self._abort()
+        elif stage == "idle" or self._lingers is not None:
             self._close()
         elif stage == "head":
             self._refuse(408, "the head of the request took too long")
         elif stage == "body" and (self._current is None or not self._current.started):
             self._refuse(408, "the body of the request took too long")
-        elif self._transport is not None:
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
             self._transport.abort()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import http
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from corral_server.gateway.messages import Headers, Message, Scope
+from corral_server.gateway.metrics import CHUNK
 
 if TYPE_CHECKING:
     from corral_server.gateway.front.connection import FrontConnection
@@ -39,7 +42,8 @@ class Exchange:
     """``on_leave`` is called when the client leaves before the response is finished.
 
     ``begun``: the head has been read. ``complete``: all of the request has. ``started``, ``finished``: the response.
-    ``half``: the client has said that it sends no more, and counts as gone as soon as it would have to wait.
+    ``fed``: bytes of its body that came. ``half``: the client has said that it sends no more, and counts as gone as
+    soon as it would have to wait.
     ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first;
     ``on_drain`` is called then when the server wants to end, ``on_writable`` when the client reads again.
     ``record`` is told what is written, where there is one.
@@ -51,13 +55,14 @@ class Exchange:
         "_delivered",
         "_head",
         "_left_over",
-        "_size",
+        "_taken",
         "_waiter",
         "begun",
         "bodiless",
         "complete",
         "connection",
         "expects",
+        "fed",
         "finished",
         "gone",
         "half",
@@ -94,7 +99,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self.record: Record | None = None
         self._body: list[bytes] = []
-        self._size = 0
+        self.fed = self._taken = 0
         self._delivered = False
         self._waiter: asyncio.Future[None] | None = None
         self._head: bytes | None = None
@@ -105,8 +110,8 @@ class Exchange:
 
     def feed(self, data: bytes) -> None:
         self._body.append(data)
-        self._size += len(data)
-        if self._size > READ_AHEAD:
+        self.fed += len(data)
+        if self.fed - self._taken > READ_AHEAD:
             self.connection.pause_reading()
         self._wake()
 
@@ -123,6 +128,18 @@ class Exchange:
         self._wake()
         if self.on_leave is not None and not self.finished:
             self.on_leave()
+
+    def refused(self, status: int) -> None:
+        """The connection ends: with an answer of this status, or with the response that has begun as it is."""
+        record = self.record
+        if record is not None and not (self.gone or self.finished):
+            if self.started:
+                record.broken = True
+            else:
+                record.status = status
+            record.end()
+            self.record = None
+        self.leave()
 
     def forget(self) -> None:
         """It is over: nothing that refers to itself is left for the cycle collector."""
@@ -170,8 +187,12 @@ class Exchange:
         if self._chunked and not last and not self._head:  # by far the most common
             size = len(piece)
             record = self.record
-            if record is not None:  # as Record.wrote does, without a call for each piece of each stream
-                record.pieces += 1
+            if record is not None:  # as Record.wrote does, without calls for each piece of each stream
+                now = perf_counter()
+                gap, record.last = now - record.last, now
+                gaps = record.meter.chunk
+                gaps.counts[bisect_left(CHUNK, gap)] += 1
+                gaps.total += gap
                 record.size += size
                 if record.sink is not None:
                     record.tail = piece
@@ -215,9 +236,9 @@ class Exchange:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._body = []
         self._delivered = self.complete
-        if self._size > READ_AHEAD:
+        if self.fed - self._taken > READ_AHEAD:
             self.connection.resume_reading()
-        self._size = 0
+        self._taken = self.fed
         return {"type": "http.request", "body": body, "more_body": not self.complete}
 
     async def send(self, message: Message) -> None:
@@ -298,7 +319,7 @@ class Exchange:
 
     def _wrote(self, piece: bytes, *, last: bool) -> None:
         if self.record is not None:
-            self.record.wrote(piece)
+            self.record.wrote(piece, stream=self._chunked)
             if last:
                 self.record.end()
 

@@ -15,6 +15,7 @@ from corral_core.demand import field_manager
 from corral_core.errors import InvalidSetting
 from corral_core.jsonfields import Json, objects, text
 from corral_core.settings import int_setting, text_setting
+from corral_kube.calls import Calls
 from corral_kube.client import connect
 from corral_kube.reflector import Reflector, Source
 from corral_server.gateway import log
@@ -94,13 +95,13 @@ def peers_of(slices: Iterable[Json], *, port: int, own: str) -> Sources:
 
 @asynccontextmanager
 async def open_exchange(
-    settings: PeerSettings, peers: Peers, holding: Holding, *, host: str, kubeconfig: str | None
+    settings: PeerSettings, peers: Peers, holding: Holding, *, host: str, kubeconfig: str | None, calls: Calls
 ) -> AsyncIterator[None]:
     """``exchange`` by way of the API server; nothing when there is no Service. Raises KubeError without credentials."""
     if not settings.service:
         yield
         return
-    client = await connect(kubeconfig, manager=field_manager(peers.own))
+    client = await connect(kubeconfig, manager=field_manager(peers.own), calls=calls)
     try:
         async with exchange(settings, client, peers, holding=holding, host=host):
             yield
