@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
+from typing import cast
 
 import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import Finish, Task
+from corral_server.runner.llama import LlamaContext
+from corral_server.runner.memory import SlotMemory
 from corral_server.runner.prefix import find_source
-from corral_server.runner.sequence import Slot
-from tests.runner.engines import GREEDY, answer, answers, ask, chat, weights, words
+from corral_server.runner.sampling import Chooser
+from corral_server.runner.sequence import Generation, Slot
+from corral_server.runner.stream import Stream
+from corral_server.runner.text import TextAssembler
+from tests.runner.engines import GREEDY, Answer, answer, answers, ask, chat, weights, words
 from tests.support.waiting import auntil
 
 SHARED = 120
@@ -99,6 +105,38 @@ def test_when_the_reader_of_a_common_beginning_leaves_the_next_one_reads_it(engi
 
     assert all(asyncio.run(scenario()))
     assert engine.running == 0
+
+
+@pytest.mark.process
+def test_what_a_reader_that_leaves_has_read_is_taken_over_by_the_next_for_all(engine: LlamaEngine) -> None:
+    shared = words(engine, 230)
+    read = engine.measures.prompted
+
+    async def scenario() -> list[Answer]:
+        tasks = [Task((*shared, *words(engine, last)), GREEDY, max_tokens=2) for last in (3, 5, 7, 9)]
+        asking = [asyncio.create_task(ask(engine, task)) for task in tasks]
+        await auntil(lambda: len(engine._slots[0].cells) >= 64)
+        asking[0].cancel()
+        return list(await asyncio.gather(*asking[1:]))
+
+    cached = [got.finish.cached_tokens for got in asyncio.run(scenario())]
+    assert cached[0] >= 64
+    assert min(cached[1:]) >= len(shared)
+    assert engine.measures.prompted - read <= len(shared) + 3 + 5 + 7 + 9
+
+
+def test_a_prompt_never_waits_for_one_that_began_after_it() -> None:
+    earlier, later = (Slot(number, list(range(40)), generation=_running(), used=number) for number in range(2))
+    memory = SlotMemory(cast(LlamaContext, None), (earlier, later), length=256)
+    earlier.cells, prompt = [], tuple(range(60))
+    assert memory.source(earlier, prompt) is None
+    earlier.cells, later.cells = later.cells, []
+    assert memory.source(later, prompt) is not None
+
+
+def _running() -> Generation:
+    nothing = (cast(Stream, None), cast(Chooser, None))
+    return Generation(Task((1,)), *nothing, prompt=(1,), keep=0, limit=1, text=TextAssembler())
 
 
 @pytest.mark.process

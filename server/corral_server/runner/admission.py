@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral_server.runner.memory import SlotMemory
-from corral_server.runner.prefix import find_source
 from corral_server.runner.sequence import Generation, Slot, choose_slot
 from corral_server.runner.stream import deliver
 
@@ -36,7 +35,7 @@ class Admission:
         return any(slot.generation is None for slot in self._slots)
 
     def _start(self, generation: Generation) -> None:
-        prompt, length = generation.prompt, self._memory.length
+        prompt = generation.prompt
         idle = [slot for slot in self._slots if slot.generation is None]
         running = {slot.sequence for slot in self._slots if slot.generation is not None}
         adapter = generation.task.adapter
@@ -44,11 +43,10 @@ class Admission:
         if slot.adapter != adapter:
             self._memory.forget(slot)
             slot.adapter = adapter
-        alike = [other for other in self._slots if other.adapter == adapter]
-        source = find_source(slot, prompt, alike, length=length) if self._memory.rewinds else None
-        shared = min(shared, len(prompt) - 1)  # the last token is decoded again: its logits are needed
         self._uses += 1
         slot.used = self._uses
+        source = self._memory.source(slot, prompt)
+        shared = min(shared, len(prompt) - 1)  # the last token is decoded again: its logits are needed
         slot.generation = generation
         if source is not None and source.ready(prompt):
             generation.start(self._memory.inherit(slot, source))

@@ -83,15 +83,17 @@ class Stepper:
             self._outcome.finish(slot, generation, "length", out)
 
     def _inherit(self, slot: Slot) -> None:
-        """A prompt whose beginning is elsewhere gets it as soon as it is there, or reads it when it never comes."""
+        """A prompt whose beginning is elsewhere gets it as soon as it is there.
+
+        When it never comes, because its reader left, what that one has read is taken over, or what others have.
+        """
         generation = slot.generation
         if generation is None or generation.source is None:
             return
-        source = generation.source
-        if source.ready(generation.prompt):
-            generation.inherit(self._memory.inherit(slot, source))
-        elif not source.coming:
-            generation.source = None
+        if not (generation.source.ready(generation.prompt) or generation.source.coming):
+            generation.source = self._memory.source(slot, generation.prompt)
+        if generation.source is not None and generation.source.ready(generation.prompt):
+            generation.inherit(self._memory.inherit(slot, generation.source))
 
     def _run(self, slots: Sequence[Slot], out: Delivery) -> None:
         """Decodes as one batch; when that fails, one by one, so that only the guilty ones fail."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from corral_server.runner.compaction import moves
 from corral_server.runner.llama import LlamaContext
-from corral_server.runner.prefix import Source
+from corral_server.runner.prefix import Source, find_source
 from corral_server.runner.sequence import Slot
 from corral_server.runner.window import shift_of
 
@@ -75,6 +75,17 @@ class SlotMemory:
         self._context.remove(slot.sequence, shift.start, shift.end)
         self._context.move(slot.sequence, shift.end, len(slot.cells), -shift.size)
         del slot.cells[shift.start : shift.end]
+
+    def source(self, slot: Slot, prompt: Sequence[int]) -> Source | None:
+        """Where the slot's generation may get the beginning of its prompt: never from one that began after it."""
+        if not self.rewinds:
+            return None
+        alike = [
+            other
+            for other in self._slots
+            if other.adapter == slot.adapter and (other.generation is None or other.used < slot.used)
+        ]
+        return find_source(slot, prompt, alike, length=self.length)
 
     def inherit(self, slot: Slot, source: Source) -> int:
         """Copies the source's beginning in place of what the slot has; returns how many cells the slot has then."""

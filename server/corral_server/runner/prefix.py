@@ -4,7 +4,7 @@ Many requests begin alike, with one system prompt or one document. Copying a slo
 one token (measured on a CPU: 4 ms for 1024 cells of a small model, whose tokens take 5 ms each), so a prompt even waits
 for a beginning that another one is reading right now: it would be read after that one anyway. What always holds: a
 prompt waits only for a generation that began before it, so the first of them all reads, and when that one ends early
-the next takes over.
+the next takes over what it has read and goes on.
 """
 
 from __future__ import annotations

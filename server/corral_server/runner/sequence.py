@@ -101,7 +101,7 @@ class Slot:
     cells: list[int] = field(default_factory=list)
     generation: Generation | None = None
     used: int = 0
-    """When it was last given back, as a count: the longest unused slot loses its cells first."""
+    """When it was last given to a generation, as a count: the longest unused slot loses its cells first."""
     adapter: str = ""
     """The adapter that the cells were read with: they mean something else to any other."""
 
