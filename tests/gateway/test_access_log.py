@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 
+import pytest
+
+from corral_core.jsonlog import JsonLines
 from corral_server.gateway.access_log import AccessLog
 from tests.support.fake_upstream import Behaviour, fake_upstream, reply, stream
-from tests.support.gateway import MemoryDirectory, endpoint, entry, run, running_gateway
+from tests.support.gateway import MemoryDirectory, endpoint, entry, raw_request, run, running_gateway
 
 Line = dict[str, object]
 
@@ -23,8 +27,26 @@ async def lines_of(*answers: Behaviour, rate: int = 100, requests: int = 1, **fi
         async with running_gateway(directory, sinks=[log]) as gateway:
             for _ in range(requests):
                 await gateway.chat(**fields)  # type: ignore[arg-type]  # fields of the body
-            await gateway.chat("nobody")
     return lines
+
+
+def test_requests_that_concern_no_model_have_a_line_too_and_probes_have_none() -> None:
+    lines: list[Line] = []
+    log = AccessLog(99, write=lambda name, **said: lines.append(said))
+
+    async def scene() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny")), sinks=[log]) as gateway:
+            await gateway.chat("nobody")
+            await gateway.http.get("/api/tags")
+            await gateway.http.get("/somewhere")
+            await gateway.http.get("/healthz")
+
+    run(scene())
+    assert [(line["method"], line["api"], line["code"], line["model"]) for line in lines] == [
+        ("POST", "/api/chat", 404, ""),
+        ("GET", "/api/tags", 200, ""),
+        ("GET", "other", 404, ""),
+    ]
 
 
 def test_a_line_says_what_was_asked_of_whom_and_how_it_went() -> None:
@@ -76,6 +98,79 @@ def test_no_word_of_the_prompt_or_the_answer_is_in_a_line() -> None:
         assert "secret" not in json.dumps(lines)
 
     run(scene())
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        raw_request(f"/api/chat?prompt={SECRET}"),
+        raw_request("/api/chat", b'{"model":"tiny"}', f"x-prompt: {SECRET}", f"user-agent: {SECRET}"),
+        raw_request("/api/chat", b'{"model":"tiny"}', f"traceparent: {SECRET}", f"tracestate: {SECRET}"),
+        raw_request("/api/chat", b'{"model":"tiny"}', f"traceparent: 00-{SECRET * 6}-{SECRET}-01"),
+        raw_request("/api/chat", b'{"model":"%b"}' % SECRET.encode()),
+        raw_request("/api/chat", b'{"model":"../%b"}' % SECRET.encode()),
+        raw_request("/api/chat", b'{"model":"tiny","messages":%b' % SECRET.encode()),
+        raw_request("/api/chat", b'{"model":{"%b":1}}' % SECRET.encode()),
+        raw_request("/api/chat", b'{"model":"tiny"}', f"authorization: Bearer {SECRET}"),
+        raw_request("/api/chat", b'{"model":"tiny"}', f"content-encoding: {SECRET}"),
+        raw_request("/api/chat", b'{"model":"tiny"}', f"transfer-encoding: {SECRET}"),
+        raw_request(f"/{SECRET}"),
+        raw_request(f"/v1/models/{SECRET}", b"", method="GET"),
+        raw_request(f"/api/blobs/sha256:{SECRET}", b"x"),
+        f"{SECRET} /api/chat HTTP/1.1\r\nhost: x\r\n\r\n".encode(),
+        f"POST /api/chat HTTP/1.1\r\nhost: x\r\n{SECRET}\r\n\r\n".encode(),
+    ],
+)
+def test_nothing_that_a_client_writes_comes_into_any_log(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        answer = reply(500, b'{"error":"%b is bad"}' % SECRET.encode())
+        async with fake_upstream(answer) as upstream:
+            directory = MemoryDirectory.of(entry("tiny", upstream.port))
+            async with running_gateway(directory, sinks=[AccessLog(99)]) as gateway:
+                reader, writer = await gateway.connect()
+                writer.write(request_)
+                assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+                writer.close()
+
+    with caplog.at_level(logging.DEBUG):
+        run(scene())
+    written = "".join(JsonLines().format(record) for record in caplog.records)
+    assert SECRET not in written
+
+
+def test_a_fault_of_our_own_is_logged_with_its_place_and_not_with_its_text(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(directory: object) -> bytes:
+        raise ValueError(SECRET)
+
+    async def scene() -> None:
+        monkeypatch.setattr("corral_server.gateway.metadata.tags", fail)
+        async with running_gateway(MemoryDirectory.of()) as gateway:
+            await gateway.http.get("/api/tags")
+
+    run(scene())
+    written = "".join(JsonLines().format(record) for record in caplog.records)
+    assert "ValueError" in written
+    assert "in fail" in written
+    assert SECRET not in written
+
+
+def test_the_trace_of_a_request_is_named_and_nothing_that_only_looks_like_one() -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    lines: list[Line] = []
+    log = AccessLog(99, write=lambda name, **said: lines.append(said))
+
+    async def scene() -> None:
+        async with running_gateway(MemoryDirectory.of(), sinks=[log]) as gateway:
+            for value in (f"00-{trace}-00f067aa0ba902b7-01", f"00-{trace.upper()}-00f067aa0ba902b7-01", trace):
+                await gateway.http.get("/api/tags", headers={"traceparent": value})
+
+    run(scene())
+    assert [line.get("trace") for line in lines] == [trace, None, None]
 
 
 def test_a_flood_is_a_bounded_number_of_lines_and_says_what_it_left_out() -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from corral_core.errors import InvalidSetting
 from corral_server.gateway.monitor import MonitorSettings, open_sinks
-from tests.support.fake_upstream import fake_upstream, reply
+from corral_server.gateway.tracing import LAST
+from tests.support.fake_upstream import Behaviour, Call, fake_upstream, reply
 from tests.support.gateway import MemoryDirectory, endpoint, entry, run, running_gateway
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -53,16 +57,25 @@ def collector() -> Iterator[tuple[str, list[Span]]]:
             thread.join()
 
 
-def traced(monkeypatch: pytest.MonkeyPatch, *, warm: bool, context: dict[str, str]) -> dict[str, Span]:
+def exporting(monkeypatch: pytest.MonkeyPatch, address: str) -> dict[str, str]:
+    """The environment with a collector at this address."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "NO_PROXY": "127.0.0.1"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return environ
+
+
+def traced(
+    monkeypatch: pytest.MonkeyPatch, *, warm: bool, context: dict[str, str], answer: Behaviour | None = None
+) -> dict[str, Span]:
     """The spans of one request, by name."""
     with collector() as (address, spans):
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        environ = exporting(monkeypatch, address)
 
         async def scene() -> None:
             async with (
-                fake_upstream(reply()) as upstream,
-                open_sinks(QUIET, {"OTEL_EXPORTER_OTLP_ENDPOINT": address}) as sinks,
+                fake_upstream(answer) as upstream,
+                open_sinks(QUIET, environ) as sinks,
             ):
                 ready = endpoint(upstream.port)
                 directory = MemoryDirectory.of(entry("tiny", *([upstream.port] if warm else [])))
@@ -71,7 +84,7 @@ def traced(monkeypatch: pytest.MonkeyPatch, *, warm: bool, context: dict[str, st
                     if not warm:
                         await gateway.until_waiting(1)
                         directory.change(endpoints=(ready,))
-                    assert (await asked).status_code == 200
+                    await asked
                 sent = upstream.calls[0].headers
                 assert {name: sent[name] for name in context} == context
 
@@ -101,6 +114,91 @@ def test_a_warm_request_without_a_context_begins_a_trace_of_its_own(monkeypatch:
 def test_a_client_that_does_not_want_to_be_traced_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
     assert traced(monkeypatch, warm=True, context=unsampled) == {}
+
+
+def described(span: Span) -> dict[str, str]:
+    """The span's attributes, each as its value's text."""
+    return {one.key: str(one.value).split(": ", 1)[1].strip().strip('"') for one in span.attributes}
+
+
+def test_a_request_is_described_in_opentelemetry_s_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = reply(body=b'{"done":true,"prompt_eval_count":12,"eval_count":34}')
+    request = traced(monkeypatch, warm=True, context=CONTEXT, answer=answer)["POST /api/chat"]
+    assert request.kind == Span.SPAN_KIND_SERVER
+    assert described(request) == {
+        "http.request.method": "POST",
+        "http.route": "/api/chat",
+        "http.response.status_code": "200",
+        "http.response.body.size": "52",
+        "corral.model": "default/tiny",
+        "gen_ai.usage.input_tokens": "12",
+        "gen_ai.usage.output_tokens": "34",
+    }
+
+
+def test_an_answer_that_failed_is_an_error_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def break_off(call: Call) -> None:
+        await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
+        await call.chunk(b'{"n":1}\n')
+        call.close()
+
+    for answer, kind in ((reply(500), "500"), (break_off, "broken")):
+        request = traced(monkeypatch, warm=True, context=CONTEXT, answer=answer)["POST /api/chat"]
+        assert described(request)["error.type"] == kind
+        assert request.status.code == Status.STATUS_CODE_ERROR
+    request = traced(monkeypatch, warm=True, context=CONTEXT, answer=reply(400))["POST /api/chat"]
+    assert request.status.code == Status.STATUS_CODE_UNSET
+
+
+def test_a_span_has_the_method_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with collector() as (address, spans):
+        environ = exporting(monkeypatch, address)
+
+        async def scene() -> None:
+            async with (
+                open_sinks(QUIET, environ) as sinks,
+                running_gateway(MemoryDirectory.of(), sinks=sinks) as gateway,
+            ):
+                await gateway.http.get("/api/tags")
+
+        run(scene())
+    assert [span.name for span in spans] == ["GET /api/tags"]
+    assert described(spans[0])["http.request.method"] == "GET"
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["refuses", "never answers"])
+def test_a_collector_that_is_away_costs_clients_nothing_and_the_end_a_moment(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not answers:
+            silent.close()
+        environ = exporting(monkeypatch, f"http://127.0.0.1:{port}")
+
+        async def scene() -> None:
+            async with (
+                fake_upstream(reply()) as upstream,
+                open_sinks(QUIET, environ) as sinks,
+                running_gateway(MemoryDirectory.of(entry("tiny", upstream.port)), sinks=sinks) as gateway,
+            ):
+                for _ in range(600):  # more than one batch
+                    assert (await gateway.chat()).status_code == 200
+                ends.append(time.monotonic())
+
+        ends: list[float] = []
+        run(scene())
+        assert time.monotonic() - ends[0] < LAST + 2
+
+
+def test_a_protocol_that_is_not_spoken_is_refused() -> None:
+    async def scene(environ: dict[str, str]) -> None:
+        async with open_sinks(QUIET, environ):
+            """Nothing is done."""
+
+    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        with pytest.raises(InvalidSetting, match=name):
+            asyncio.run(scene({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", name: "grpc"}))
 
 
 def test_without_a_collector_tracing_is_not_even_imported() -> None:

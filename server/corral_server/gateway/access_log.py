@@ -1,4 +1,7 @@
-"""The access log: one line for each request that went to a Model, and never a word of what was asked or answered.
+"""The access log: one line for each request, and never a word of what was asked or answered.
+
+Nothing that a client wrote is in it but the identity of its trace, which is sixteen bytes in hexadecimal digits: names
+of Models are those that exist, paths those that are served.
 
 So many lines a second are written at most; those that are left away are counted in the next line (``skipped``). An
 installation in ordinary use so sees every request, and a flood costs next to nothing.
@@ -12,13 +15,9 @@ from time import perf_counter
 
 from corral_server.gateway import log
 from corral_server.gateway.record import Record
+from corral_server.gateway.usage import usage
 
-TAIL = 4096
-"""Bytes at the end of an answer in which the numbers of tokens are looked for."""
-
-# In a text that a model wrote every quotation mark is escaped, so these are the answer's own fields.
-_PROMPT = re.compile(rb'[{,]"(?:prompt_eval_count|prompt_tokens|input_tokens)":\s?(\d{1,12})')
-_GENERATED = re.compile(rb'[{,]\s?"(?:eval_count|completion_tokens|output_tokens)":\s?(\d{1,12})')
+_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class AccessLog:
@@ -35,8 +34,6 @@ class AccessLog:
         self._skipped = 0
 
     def __call__(self, record: Record) -> None:
-        if not record.model:
-            return
         now = self._clock()
         self._allowed = min(self._rate, self._allowed + (now - self._counted) * self._rate)
         self._counted = now
@@ -49,9 +46,10 @@ class AccessLog:
 
 
 def _fields(record: Record) -> dict[str, object]:
-    ticket, tail = record.ticket, record.tail[-TAIL:]
+    ticket = record.ticket
     fields: dict[str, object] = {
         "model": record.model,
+        "method": record.method,
         "api": record.api,
         "code": record.status,
         "seconds": round(record.ended - record.begun, 4),
@@ -61,10 +59,20 @@ def _fields(record: Record) -> dict[str, object]:
     }
     if record.first:
         fields["ttft"] = round(record.first - record.begun, 4)
-    for name, pattern in (("prompt_tokens", _PROMPT), ("tokens", _GENERATED)):
-        found = pattern.findall(tail)
-        if found:
-            fields[name] = int(found[-1])
+    if record.broken:
+        fields["broken"] = True
+    tokens = zip(("prompt_tokens", "tokens"), usage(record.tail), strict=True)
+    fields |= {name: count for name, count in tokens if count is not None}
     if record.client:
         fields["client"] = record.client
+    trace = _trace(record)
+    if trace:
+        fields["trace"] = trace
     return fields
+
+
+def _trace(record: Record) -> str:
+    """By which the request's line is found beside its spans; empty when its client does not trace."""
+    value = next((value for name, value in record.headers if name == b"traceparent"), b"")
+    found = _TRACE.match(value)
+    return found[1].decode() if found is not None else ""

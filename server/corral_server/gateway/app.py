@@ -40,6 +40,7 @@ from corral_server.gateway.messages import (
 )
 from corral_server.gateway.observing import Observing
 from corral_server.gateway.peers.known import Peers
+from corral_server.gateway.pool import Pool
 from corral_server.gateway.record import Sink
 from corral_server.gateway.registry import BLOBS, Registry
 from corral_server.gateway.routes import Handler, Routes
@@ -49,7 +50,6 @@ from corral_server.gateway.running import running
 from corral_server.gateway.shares import Shares
 from corral_server.gateway.silence import connections
 from corral_server.gateway.unload import is_unload, unload
-from corral_server.gateway.upstream import Pool
 from corral_server.wire.errors import ApiError
 
 _NO_CLOUD = "web search and web fetch are features of Ollama's cloud, which is disabled here"
@@ -131,8 +131,7 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send, prefix=self._config.path_prefix)
-        if request.exchange is not None:
-            self._observing.begin(request.exchange, request.path, self._paths)
+        self._observing.begin(request, self._paths)
         await self._guarded(request, self._handle(request))
 
     async def _guarded(self, request: Request, work: Awaitable[Answer | None]) -> None:

@@ -65,10 +65,11 @@ def _tracing(environ: Mapping[str, str]) -> Tracing | None:
     if not asked or bool_setting(environ, "OTEL_SDK_DISABLED", default=False):
         return None
     try:
-        from corral_server.gateway.tracing import Tracing
+        from corral_server.gateway import tracing
     except ImportError as error:
         raise InvalidSetting(f"{asked[0]} is set, but corral[tracing] is not installed: {error}") from error
-    return Tracing()
+    tracing.check(environ)
+    return tracing.Tracing()
 
 
 @asynccontextmanager

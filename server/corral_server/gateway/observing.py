@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from corral_core.metrics import Family
 from corral_server.gateway.directory import Directory, Entry
 from corral_server.gateway.front.exchange import Exchange
+from corral_server.gateway.messages import Request
 from corral_server.gateway.metrics import NO_MODEL, Meters
 from corral_server.gateway.queue import Queue
 from corral_server.gateway.record import Record, Sink
@@ -26,12 +27,15 @@ class Observing:
         self.meters = Meters(directory)
         self._sink = _all(sinks) if len(sinks) > 1 else next(iter(sinks), None)
 
-    def begin(self, exchange: Exchange, path: str, paths: Collection[str]) -> None:
+    def begin(self, request: Request, paths: Collection[str]) -> None:
         """A request came whose Model is not known yet. ``paths`` are those that are served."""
-        if path in _PROBES:
+        exchange = request.exchange
+        if exchange is None or request.path in _PROBES:
             return
-        api = path if path in paths else OTHER
-        exchange.record = Record(self.meters.nobody, model=NO_MODEL, api=api, headers=exchange.headers, sink=self._sink)
+        api = request.path if request.path in paths else OTHER
+        record = Record(self.meters.nobody, model=NO_MODEL, api=api, headers=exchange.headers, sink=self._sink)
+        record.method = request.method
+        exchange.record = record
 
     def begin_for(self, exchange: Exchange, api: str, entry: Entry) -> None:
         """The same for a request of which everything is known."""

@@ -8,28 +8,45 @@ itself goes to the runner as it came. Everything else is set by OpenTelemetry's 
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Mapping
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from corral_core.errors import InvalidSetting
 from corral_server.gateway.record import Record
+from corral_server.gateway.usage import usage
 
+LAST = 3.0
+"""Seconds that the last spans get."""
 _CONTEXT = (b"traceparent", b"tracestate")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_SPOKEN = "http/protobuf"
+
+
+def check(environ: Mapping[str, str]) -> None:
+    """Raises InvalidSetting for another protocol than the one spoken here: spans would go where nobody reads them."""
+    for name in _PROTOCOLS:
+        asked = environ.get(name, "")
+        if asked and asked != _SPOKEN:
+            raise InvalidSetting(f"{name}={asked!r} is not allowed: spans are sent by {_SPOKEN} alone")
 
 
 class Tracing:
-    """A sink of records. ``close`` sends what is left, and blocks for seconds at most."""
+    """A sink of records. ``close`` sends what is left, and blocks for ``LAST`` seconds at most."""
 
     def __init__(self) -> None:
         named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "corral-gateway"}
         self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._exporter: SpanExporter = OTLPSpanExporter()
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("corral.gateway")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -39,7 +56,7 @@ class Tracing:
         parent = self._propagator.extract(
             {name.decode(): value.decode("latin-1") for name, value in record.headers if name in _CONTEXT}
         )
-        request = self._span(f"POST {record.api}", parent, begun, kind=SpanKind.SERVER)
+        request = self._span(f"{record.method} {record.api}", parent, begun, kind=SpanKind.SERVER)
         if request.is_recording():
             self._describe(request, record)
             if record.model:
@@ -47,19 +64,27 @@ class Tracing:
         request.end(_ns(ended))
 
     def close(self) -> None:
-        self._provider.shutdown()
+        ending = threading.Thread(target=self._provider.shutdown, name="the last spans", daemon=True)
+        ending.start()
+        ending.join(LAST)
+        if ending.is_alive():  # nobody takes them: the SDK would try for half a minute, and hold up the process
+            self._exporter.shutdown()
 
     def _describe(self, request: Span, record: Record) -> None:
         request.set_attributes(
             {
-                "http.request.method": "POST",
+                "http.request.method": record.method,
                 "http.route": record.api,
                 "http.response.status_code": record.status,
                 "http.response.body.size": record.size,
                 "corral.model": record.model,
             }
         )
-        if record.status >= 500:
+        for name, count in zip(("input", "output"), usage(record.tail), strict=True):
+            if count is not None:
+                request.set_attribute(f"gen_ai.usage.{name}_tokens", count)
+        if record.status >= 500 or record.broken:
+            request.set_attribute("error.type", "broken" if record.broken else str(record.status))
             request.set_status(Status(StatusCode.ERROR))
 
     def _parts(self, record: Record, within: Context, begun: float, *, ended: float, unix: float) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from corral_core.jsonlog import origin
 from corral_server.runner.delta import Delta, merged
 from corral_server.runner.generation import (
     EngineError,
@@ -178,7 +179,7 @@ def failure(error: Exception) -> ApiError:
     if isinstance(error, EngineError):
         log.error("the engine failed: %s", error)
         return ApiError(500, str(error))
-    log.error("a request failed", exc_info=error)
+    log.error("a request failed: %s", origin(error))
     return ApiError(500, f"internal error: {type(error).__name__}")
 
 

@@ -7,6 +7,7 @@ An unknown option is ignored with a log line, one of a wrong type is refused wit
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, NoReturn
@@ -15,6 +16,9 @@ from corral_server.runner.generation import Sampling
 from corral_server.wire.errors import ApiError
 
 log = logging.getLogger("corral.runner.options")
+
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+"""What is logged of a request; any other text may be part of a prompt that went to the wrong place."""
 
 Kind = Literal["integer", "float32", "boolean", "array"]
 
@@ -75,7 +79,7 @@ class Options:
 def _known(name: str) -> bool:
     if name in _KINDS:
         return True
-    log.warning("invalid option provided: %s", name[:64])
+    log.warning("invalid option provided: %s", name if _NAME.fullmatch(name) else "(not a name)")
     return False
 
 

@@ -17,6 +17,7 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
+from corral_core.jsonlog import origin
 from corral_server.gateway.front.ending import Ending
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.front.limits import AHEAD_LIMIT, DEFAULTS
@@ -30,7 +31,7 @@ _WATCHED = frozenset((b"expect", b"transfer-encoding"))
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
-class FrontConnection(Ending, asyncio.Protocol):
+class FrontConnection(Ending):
     """uvicorn makes one for each connection. ``choked`` is set while the client reads too slowly.
 
     ``write`` is the transport's own: it is called for every piece of every stream.
@@ -296,8 +297,8 @@ class FrontConnection(Ending, asyncio.Protocol):
                 await exchange.work()
             else:
                 await self._app(exchange.scope, exchange.receive, exchange.send)
-        except Exception:  # one request's fault must not end the others of this connection's server
-            log.exception("the application failed")
+        except Exception as error:  # one request's fault must not end the others of this connection's server
+            log.error("the application failed: %s", origin(error))
         finally:
             if self._current is exchange:
                 self._current = None
