@@ -11,6 +11,10 @@ LINGER = 5.0
 """Seconds in which the rest of a refused body is thrown away, so that the client can read why."""
 SLOWEST_BODY = 1024
 """Bytes a second: a body that comes more slowly is late, however regularly something of it comes."""
+FRAMING = 8
+"""Bytes that may come for each byte of a body, beside a head's worth: chunks of one byte take six, trailers come on
+top. More than that are extensions of chunks, or trailers, that nobody reads.
+"""
 SPARE = 64
 """Connections over the limit that are still told so; beyond them a connection is closed without a word."""
 _OWN_FILES = 128

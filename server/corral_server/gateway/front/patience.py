@@ -60,11 +60,12 @@ class Patience:
         self._part = None
         self._timer.cancel()
 
-    def began(self, request: object, stage: str, size: int) -> None:
-        """``size`` more bytes of this request's head or body came, and it is not at its end."""
+    def began(self, request: object, stage: str, size: int) -> int:
+        """``size`` more bytes of this request's head or body came, and it is not at its end; gives how many by now."""
         if stage != self._stage or request is not self._part:
             self._part, self._stage, self._since, self._received = request, stage, self._loop.time(), 0
         self._received += size
+        return self._received
 
     def _look(self) -> None:
         now = self._loop.time()

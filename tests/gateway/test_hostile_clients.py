@@ -1,0 +1,95 @@
+"""Clients that mean harm: what they send without end costs nobody memory, and what they never read is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from corral_server.gateway.front.limits import Limits
+from tests.gateway.test_limits import error_text, idle, response
+from tests.support.fake_upstream import fake_upstream, reply
+from tests.support.gateway import MemoryDirectory, Running, entry, gateway_over, raw_request, run, running_gateway
+from tests.support.waiting import auntil
+
+CHUNKED = b"POST /api/chat HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+BODY = b'{"model":"tiny"}'
+SOON = 0.3
+
+
+@pytest.mark.parametrize(
+    ("begun", "endless"),
+    [
+        pytest.param(b"10\r\n" + BODY + b"\r\n0\r\nx: ", b"y" * 65536, id="a trailer's value"),
+        pytest.param(b"10\r\n" + BODY + b"\r\n0\r\n", b"y" * 65536, id="a trailer's name"),
+        pytest.param(b"10\r\n" + BODY + b"\r\n0\r\n", b"x: y\r\n" * 10_000, id="trailers"),
+        pytest.param(b"10;", b"y" * 65536, id="an extension of a chunk"),
+        pytest.param(b"", b"1;" + b"y" * 4096 + b"\r\n \r\n", id="extensions of chunks"),
+    ],
+)
+def test_what_nobody_reads_around_a_body_has_an_end(begun: bytes, endless: bytes) -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (up, gateway):
+            reader, writer = await gateway.connect()
+            writer.write(CHUNKED + begun)
+            answered = asyncio.create_task(response(reader))
+            sent = 0
+            while not answered.done():
+                writer.write(endless)
+                sent += len(endless)
+                assert sent < 32 * 1024 * 1024, "nobody says that it is enough"
+                await asyncio.wait([answered], timeout=0.001)
+            status, body = await answered
+            assert status == 400
+            assert error_text("/api/chat", body) == "There is too much around the body of the request."
+            writer.close()
+            await idle(gateway)
+        assert not up.calls
+
+    run(scenario())
+
+
+def test_the_smallest_chunks_there_are_make_a_good_body() -> None:
+    async def scenario() -> None:
+        body = b'{"model":"tiny","prompt":"' + b"x" * 100_000 + b'"}'
+        async with gateway_over() as (up, gateway):
+            reader, writer = await gateway.connect()
+            writer.write(CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\nx-sum: 1\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        assert up.calls[0].body == body
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("then", [b"nonsense\r\n\r\n", raw_request("/api/version", b"", "connection: close")])
+def test_who_does_not_read_is_let_go_whatever_it_sends_then(then: bytes) -> None:
+    async def scenario() -> None:
+        large = reply(body=b"x" * 900_000)
+        async with (
+            fake_upstream(large) as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port)), limits=Limits(write_timeout=SOON)) as gateway,
+        ):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", gateway.port))
+                for asked in range(1, 100):
+                    client.sendall(raw_request())
+                    await auntil(lambda: len(up.calls) == asked and not in_use(gateway))  # noqa: B023  awaited here
+                    if choked(gateway):
+                        break
+                client.sendall(then)
+                await auntil(lambda: not gateway.server.server_state.connections, 20, what="it is let go")
+
+    run(scenario())
+
+
+def choked(gateway: Running) -> bool:
+    """Whether a whole answer was written that the client does not take."""
+    (connection,) = gateway.server.server_state.connections
+    return getattr(connection, "choked", None) is not None
+
+
+def in_use(gateway: Running) -> int:
+    return gateway.gateway.dispatcher.queue.in_use("default/tiny")
