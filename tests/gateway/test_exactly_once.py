@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
+from corral_server.gateway.pool import dial
 from corral_server.gateway.upstream import Broken, Connection, NotBegun, UpstreamError
 from corral_server.wire.errors import RUNNER_STOPPED
 from tests.support.fake_upstream import Behaviour, Call, close_at_once, refuse, reply, reset_at_once
@@ -151,7 +152,7 @@ def listening() -> Iterator[socket.socket]:
 async def ended(act: Callable[[Connection, socket.socket], Awaitable[None]]) -> UpstreamError:
     """What becomes of a request on a connection whose other side does so."""
     with listening() as listener:
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, *listener.getsockname())
+        connection = await dial(Connection(), *listener.getsockname())
         other, _ = listener.accept()
         try:
             await act(connection, other)

@@ -114,7 +114,7 @@ class _RunnerTransport(_Transport):
     """The runner's end: checks each request as it comes, and answers it."""
 
     def __init__(self, connection: Connection, fuzz: Fuzz) -> None:
-        super().__init__(connection)
+        super().__init__(cast(asyncio.Protocol, connection))  # by its methods
         self.fuzz = fuzz
 
     def write(self, data: bytes) -> None:
@@ -154,7 +154,7 @@ class Fuzz:
         self.config = uvicorn_config(self.gateway, settled)
         self.config.load()
         self.state = ServerState()
-        self.gateway._pool.connect = self._connect  # type: ignore[method-assign]  # in place of a socket
+        self.gateway._pool.dial = self._dial  # in place of a socket
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.problems.append(repr(context)))
         self._log = _Noted(self.problems)
@@ -164,8 +164,7 @@ class Fuzz:
         logging.getLogger("corral_server").removeHandler(self._log)
         self.gateway.close()
 
-    async def _connect(self, host: str, port: int) -> Connection:
-        connection = Connection()
+    async def _dial(self, connection: Connection, host: str, port: int) -> Connection:
         connection.connection_made(cast(asyncio.Transport, _RunnerTransport(connection, self)))
         return connection
 
@@ -177,7 +176,7 @@ class Fuzz:
     def client(self) -> tuple[FrontConnection, _Transport]:
         """One more connection."""
         connection = FrontConnection(self.config, self.state, {}, asyncio.get_running_loop())
-        client = _Transport(connection)
+        client = _Transport(cast(asyncio.Protocol, connection))
         connection.connection_made(cast(asyncio.Transport, client))
         return connection, client
 

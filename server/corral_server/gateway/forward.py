@@ -15,11 +15,11 @@ from corral_server.gateway.express import Express, Resume
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Answer, Request, error_answer, send_answer
 from corral_server.gateway.pacing import Pacing
+from corral_server.gateway.pool import Pool
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
-from corral_server.gateway.routing.refusal import Busy
-from corral_server.gateway.upstream import Connection, NotBegun, Pool, Silent, Unreachable, UpstreamError
+from corral_server.gateway.upstream import Connection, NotBegun, Silent, Unreachable, UpstreamError
 from corral_server.wire import headers
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError
 
@@ -200,18 +200,12 @@ def _with_wait(message: list[bytes], ticket: Ticket) -> list[bytes]:
 
 
 async def answer_error(request: Request, error: ApiError) -> None:
-    """The error in the wire format of the path; a full queue says when to come again."""
-    answer: Answer = error_answer(request.path, error.status, error.message, retry_after=_retry_after(error))
+    """The error in the wire format of the path, with when to come again if that is known."""
+    answer: Answer = error_answer(request.path, error.status, error.message, retry_after=error.retry_after)
     await send_answer(request, answer)
-
-
-def _retry_after(error: ApiError) -> int | None:
-    if isinstance(error, Busy):
-        return error.retry_after
-    return 1 if error.status == 503 else None
 
 
 async def answer_shutdown(request: Request) -> None:
     """What a request gets that is still held when the drain ends."""
     async with asyncio.timeout(1.0):
-        await answer_error(request, ApiError(503, SHUTTING_DOWN))
+        await answer_error(request, ApiError(503, SHUTTING_DOWN, retry_after=1))

@@ -25,12 +25,15 @@ class Record:
     """
 
     # Defaults of the class: what is never set costs nothing, and this is made for every request.
-    first = last = ended = 0.0
-    status = size = 0
-    broken = False
-    method = "POST"
-    client = ""
-    tail = b""
+    first: float = 0.0
+    last: float = 0.0
+    ended: float = 0.0
+    status: int = 0
+    size: int = 0
+    broken: bool = False
+    method: str = "POST"
+    client: str = ""
+    tail: bytes = b""
     ticket: Ticket | None = None
 
     def __init__(self, meter: Meter, *, model: str, api: str, headers: Headers, sink: Sink | None) -> None:

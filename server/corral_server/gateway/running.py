@@ -12,7 +12,8 @@ import time
 
 from corral_core.activity import FOREVER, Activity
 from corral_server.gateway.directory import Directory, Endpoint, Entry
-from corral_server.gateway.upstream import Pool, UpstreamError
+from corral_server.gateway.pool import Pool
+from corral_server.gateway.upstream import UpstreamError
 from corral_server.wire.show import details, timestamp
 
 TIMEOUT = 1.0

@@ -15,6 +15,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 import uvicorn
 
@@ -77,7 +78,7 @@ def uvicorn_config(gateway: Gateway, config: GatewayConfig) -> uvicorn.Config:
         host=config.host,
         port=config.port,
         loop="uvloop",
-        http=FrontConnection,
+        http=cast(type[asyncio.Protocol], FrontConnection),  # by its methods
         ws="none",
         lifespan="on",
         log_config=None,

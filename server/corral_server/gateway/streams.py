@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from corral_core.jsonfields import Json
+from corral_server.gateway.pool import dial
 from corral_server.gateway.upstream import Connection, UpstreamError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
@@ -81,7 +82,7 @@ async def follow(
 async def _stream(host: str, port: int, path: str, *, heard: Heard, silence: float) -> None:
     """One stream to its end. Raises OSError (TimeoutError included), UpstreamError, ValueError."""
     async with asyncio.timeout(_CONNECT_TIMEOUT):
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
+        connection = await dial(Connection(), host, port)
     try:
         connection.send([f"GET {path} HTTP/1.1\r\nhost: corral\r\n\r\n".encode("ascii")])
         async with asyncio.timeout(silence):

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from corral_core.durations import keep_alive_from_request
 from corral_core.errors import InvalidDuration
 from corral_server.gateway.directory import Endpoint, Entry
+from corral_server.gateway.pool import Pool
 from corral_server.gateway.running import fetch
-from corral_server.gateway.upstream import Pool, UpstreamError
+from corral_server.gateway.upstream import UpstreamError
 from corral_server.wire.errors import ApiError
 from corral_server.wire.show import timestamp
 

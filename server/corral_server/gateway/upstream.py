@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections to runners: one asyncio Protocol each, kept alive, pooled by address.
+"""HTTP/1.1 connections to runners: one asyncio protocol each, one request at a time.
 
 Each read from the socket is handed on as one piece, however many chunks it held. A connection stops reading while more
 than ``HIGH_WATER`` bytes wait to be taken, so a slow client slows its runner and memory per stream stays bounded. No
@@ -53,12 +53,14 @@ class Silent(Broken):
     pass
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
 
     ``complete`` is set when the whole response arrived, ``broken`` when it ended too early; what is not taken yet
     still waits for ``read``. Instead of waiting a ``listener`` may be set: it is called whenever ``head`` or ``read``
     would return or raise.
+
+    It is an asyncio protocol by its methods alone: with a base class that is not compiled, it could not be either.
     """
 
     def __init__(self) -> None:
@@ -273,78 +275,3 @@ class Connection(asyncio.Protocol):
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
-
-
-class Pool:
-    """Idle connections by address, the one used last is taken first."""
-
-    IDLE_LIMIT = 4.0
-    """Seconds; shorter than the runner's own limit, so that the gateway is the one who closes."""
-
-    def __init__(self, *, connect_timeout: float, make: Callable[[], Connection] = Connection) -> None:
-        self._timeout = connect_timeout
-        self._make = make
-        self._idle: dict[tuple[str, int], list[Connection]] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    async def get(self, host: str, port: int) -> Connection:
-        """An idle connection or a new one. Raises Unreachable."""
-        return self.take(host, port) or await self.connect(host, port)
-
-    def take(self, host: str, port: int) -> Connection | None:
-        """An idle connection, if there is one."""
-        idle = self._idle.get((host, port))
-        while idle:
-            connection = idle.pop()
-            if not connection.closed and connection.idle_since > connection.loop.time() - self.IDLE_LIMIT:
-                return connection
-            connection.abort()
-        return None
-
-    def put(self, host: str, port: int, connection: Connection) -> None:
-        """Takes a connection back after its response ended; one that cannot be used again is closed."""
-        if not connection.reusable:
-            connection.abort()
-            return
-        connection.release()
-        loop = connection.loop
-        connection.idle_since = loop.time()
-        self._idle.setdefault((host, port), []).append(connection)
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(self.IDLE_LIMIT, self._sweep)
-
-    def close(self) -> None:
-        """Closes every idle connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.abort()
-        self._idle.clear()
-
-    async def connect(self, host: str, port: int) -> Connection:
-        """A new connection. Raises Unreachable."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeout):
-                _, connection = await loop.create_connection(self._make, host, port)
-        except OSError as error:
-            raise Unreachable(f"cannot connect to the runner at {host}:{port}: {error}") from error
-        return connection
-
-    def _sweep(self) -> None:
-        self._sweeper = None
-        loop = asyncio.get_running_loop()
-        horizon = loop.time() - self.IDLE_LIMIT
-        for address, connections in list(self._idle.items()):
-            kept = [item for item in connections if not item.closed and item.idle_since > horizon]
-            for connection in connections:
-                if connection not in kept:
-                    connection.abort()
-            if kept:
-                self._idle[address] = kept
-            else:
-                del self._idle[address]
-        if self._idle:
-            self._sweeper = loop.call_later(self.IDLE_LIMIT, self._sweep)

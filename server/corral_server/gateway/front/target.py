@@ -18,7 +18,9 @@ def split_target(target: bytes) -> tuple[str, bytes]:
             parsed = httptools.parse_url(target)
         except httptools.HttpParserInvalidURLError:
             return target.decode("latin-1"), b""
-        return _decode(parsed.path or b""), parsed.query or b""
+        there: bytes | None = parsed.path
+        asked: bytes | None = parsed.query
+        return _decode(there or b""), asked or b""
     path, _, query = target.partition(b"?")
     return _decode(path), query
 
