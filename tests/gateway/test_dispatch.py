@@ -134,6 +134,7 @@ def test_a_request_waits_no_longer_than_its_model_says(path: str) -> None:
         assert answer.status_code == 504
         text = error if isinstance(error, str) else error["message"]
         assert text == "the request has waited for model 'tiny:latest' as long as it may (50ms)"
+        assert answer.headers["retry-after"] == "5", "nothing has been seen to finish"
         assert len(up.calls) == 1
 
     run(scenario())
@@ -230,6 +231,7 @@ def test_a_model_that_a_person_turned_off_answers_503(spec: ModelSpec) -> None:
         async with running_gateway(MemoryDirectory.of(off)) as gateway:
             answer = await gateway.chat()
         assert (answer.status_code, answer.json()) == (503, {"error": "turned off"})
+        assert "retry-after" not in answer.headers, "nobody knows when"
 
     run(scenario())
 

@@ -9,7 +9,7 @@ import pytest
 
 from corral_server.gateway.front.limits import Limits
 from tests.gateway.test_limits import error_text, idle, response
-from tests.support.fake_upstream import fake_upstream, reply
+from tests.support.fake_upstream import Call, fake_upstream, reply
 from tests.support.gateway import MemoryDirectory, Running, entry, gateway_over, raw_request, run, running_gateway
 from tests.support.waiting import auntil
 
@@ -86,10 +86,35 @@ def test_who_does_not_read_is_let_go_whatever_it_sends_then(then: bytes) -> None
 
 
 def choked(gateway: Running) -> bool:
-    """Whether a whole answer was written that the client does not take."""
-    (connection,) = gateway.server.server_state.connections
-    return getattr(connection, "choked", None) is not None
+    """Whether something was written that a client does not take."""
+    connections = gateway.server.server_state.connections
+    return any(getattr(connection, "choked", None) is not None for connection in connections)
 
 
 def in_use(gateway: Running) -> int:
     return gateway.gateway.dispatcher.queue.in_use("default/tiny")
+
+
+@pytest.mark.parametrize("served", [0, 1])
+def test_who_does_not_read_does_not_hold_up_the_end_of_a_drain(served: int, caplog: pytest.LogCaptureFixture) -> None:
+    """``served``: requests before it; with one the stream goes the short way."""
+
+    async def scenario() -> None:
+        async def flood(call: Call) -> None:
+            await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
+            while True:
+                await call.chunk(b'{"x":"%s"}\n' % (b"y" * 60_000))
+
+        async with fake_upstream(flood, *[reply()] * served) as up:
+            directory = MemoryDirectory.of(entry("tiny", up.port))
+            async with running_gateway(directory, drain=0.5) as gateway:
+                for _ in range(served):
+                    await gateway.chat()
+                with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+                    client.sendall(raw_request())
+                    await auntil(lambda: choked(gateway))
+                    gateway.server.should_exit = True
+                    await auntil(lambda: not (in_use(gateway) or gateway.server.server_state.tasks), 10)
+        assert not [line for line in caplog.records if "application failed" in line.getMessage()]
+
+    run(scenario())

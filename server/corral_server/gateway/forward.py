@@ -7,6 +7,7 @@ given back with the last byte that the runner sends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from corral_server.gateway.departure import Departure
@@ -206,6 +207,7 @@ async def answer_error(request: Request, error: ApiError) -> None:
 
 
 async def answer_shutdown(request: Request) -> None:
-    """What a request gets that is still held when the drain ends."""
-    async with asyncio.timeout(1.0):
-        await answer_error(request, ApiError(503, SHUTTING_DOWN, retry_after=1))
+    """What a request gets that is still held when the drain ends, if its client reads."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await answer_error(request, ApiError(503, SHUTTING_DOWN, retry_after=1))

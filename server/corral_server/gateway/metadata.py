@@ -13,6 +13,7 @@ from corral_server.wire.errors import ApiError
 from corral_server.wire.show import details, show_object, timestamp
 
 OWNER = "library"
+_STARTING = "the gateway is starting and does not know all models yet, please try again"
 
 
 def tags(directory: Directory) -> dict[str, object]:
@@ -89,5 +90,5 @@ def lookup(directory: Directory, name: str, *, unknown: str, shown: str | None =
     if entry is not None:
         return entry
     if not directory.settled():
-        raise ApiError(503, "the gateway is starting and does not know all models yet, please try again")
+        raise ApiError(503, _STARTING, retry_after=1)
     raise ApiError(404, unknown.replace("{}", name if shown is None else shown))

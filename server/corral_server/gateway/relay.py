@@ -8,6 +8,7 @@ off, the error that ends it is never glued to half a line. ``done`` is called wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from corral_server.gateway.messages import Headers, Request
@@ -127,8 +128,9 @@ async def _relay_stream(request: Request, connection: Connection, done: Done, *,
         except asyncio.CancelledError:  # the drain has ended, or the client left and hears nothing of it
             request.broke()
             last = lines.broken(request.path, SHUTTING_DOWN)
-            async with asyncio.timeout(LAST_WORDS):
-                await send({"type": "http.response.body", "body": last, "more_body": False})
+            with contextlib.suppress(TimeoutError):  # it does not read either
+                async with asyncio.timeout(LAST_WORDS):
+                    await send({"type": "http.response.body", "body": last, "more_body": False})
             raise
 
 

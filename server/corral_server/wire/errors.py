@@ -29,17 +29,22 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
     529: "overloaded_error",
 }
 
 
 class ApiError(Exception):
-    """A request that is answered with an error; ``message`` is the literal text clients match on."""
+    """A request that is answered with an error; ``message`` is the literal text clients match on.
 
-    def __init__(self, status: int, message: str) -> None:
+    ``retry_after`` is in how many seconds the client had better come again, None when nobody can tell.
+    """
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.retry_after = retry_after
 
 
 def error_object(path: str, status: int, message: str) -> dict[str, object]:

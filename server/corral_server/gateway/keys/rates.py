@@ -10,18 +10,17 @@ from collections import deque
 from collections.abc import Callable
 
 from corral_server.gateway.keys.file import Key
-from corral_server.gateway.routing.refusal import Busy
+from corral_server.wire.errors import ApiError
 
 MINUTE = 60.0
 _SOON = 1
 
 
-class TooMany(Busy):
+class TooMany(ApiError):
     """429, with when to come again."""
 
     def __init__(self, message: str, *, retry_after: int) -> None:
-        super().__init__(message, retry_after=retry_after)
-        self.status = 429
+        super().__init__(429, message, retry_after=retry_after)
 
 
 class Use:

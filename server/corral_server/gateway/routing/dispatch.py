@@ -168,13 +168,12 @@ class Dispatcher:
         limit = entry.model.spec.queue.wait_seconds if entry is not None else None
         if entry is None or limit is None:
             return None
-        error = waited_too_long(entry, limit)
-        return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._give_up, ticket, error)
+        return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._give_up, ticket, entry, limit)
 
-    def _give_up(self, ticket: Ticket, error: Exception) -> None:
+    def _give_up(self, ticket: Ticket, entry: Entry, limit: float) -> None:
         if ticket.waiting:
             self._meters.of(ticket.key).refused["waited_too_long"] += 1
-            self._queue.give_up(ticket, error)
+            self._queue.give_up(ticket, waited_too_long(entry, limit, self._pace.retry_after(ticket.key)))
 
     def _rest(self, key: str, place: Place, *, least: float = FIRST_REST) -> None:
         if place.resting:
