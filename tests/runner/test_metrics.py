@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import pytest
 
@@ -13,6 +13,7 @@ from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import Piece, Task
 from corral_server.runner.metrics import exposition, families
 from tests.runner.engines import GREEDY, ask, chat, weights
+from tests.runner.test_speculation import QUOTE
 from tests.support.exposition import families as read
 from tests.support.exposition import problems, value
 from tests.support.fake_engine import FakeEngine
@@ -87,6 +88,18 @@ def test_generations_end_by_reason_the_clients_leaving_included(engine: LlamaEng
     asyncio.run(leave())
     until(lambda: engine.running == 0)
     assert said(engine, "corral_runner_generations_total", reason="cancelled") == 1
+
+
+@pytest.mark.process
+def test_drafts_and_how_many_of_them_were_right_are_told_and_count_for_the_speed() -> None:
+    options = EngineOptions(context_length=256, slots=1, batch=128, threads=1, draft=4)
+    with closing(LlamaEngine.load(weights(), options)) as guessing:
+        task = Task(chat(guessing, QUOTE), GREEDY, max_tokens=60)
+        generated = len(asyncio.run(ask(guessing, task)).finish.generated)
+        drafted = said(guessing, "corral_runner_draft_tokens_total")
+        accepted = said(guessing, "corral_runner_draft_accepted_tokens_total")
+        assert 0 < accepted <= drafted
+        assert said(guessing, "corral_runner_decode_tokens_total") == generated - 1  # the first comes of the prompt
 
 
 @pytest.mark.process

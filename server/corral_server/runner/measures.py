@@ -21,12 +21,16 @@ TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class EngineMeasures:
     """Tokens and seconds. A step that reads prompts counts as prefill, any other as decoding; ``decoded`` are the
     tokens generated in the latter, so that ``decoded / decode_seconds`` is a speed. ``ended`` counts by reason.
+    ``drafted`` tokens were decoded on speculation, of which the sampler ``accepted`` some.
     """
 
     __slots__ = (
+        "_reads",
+        "accepted",
         "cached",
         "decode_seconds",
         "decoded",
+        "drafted",
         "ended",
         "generated",
         "prefill_seconds",
@@ -36,7 +40,8 @@ class EngineMeasures:
     )
 
     def __init__(self) -> None:
-        self.prompted = self.cached = self.generated = self.decoded = 0
+        self.prompted = self.cached = self.generated = self.decoded = self.drafted = self.accepted = 0
+        self._reads = False
         self.prefill_seconds = self.decode_seconds = 0.0
         self.ended: Counter[str] = Counter()
         self.sequences = Histogram(SEQUENCES)
@@ -53,11 +58,19 @@ class EngineMeasures:
         self.sequences.observe(len(taken))
         self.tokens.observe(total)
         self.prompted += prompt
+        self._reads = prompt > 0
         if prompt:
             self.prefill_seconds += seconds
         else:
             self.decode_seconds += seconds
             self.decoded += len(taken)
+
+    def speculated(self, drafted: int, accepted: int) -> None:
+        """What became of a draft in the batch that was decoded last."""
+        self.drafted += drafted
+        self.accepted += accepted
+        if not self._reads:
+            self.decoded += accepted
 
     def began(self, cached: int) -> None:
         """A generation has its first token; ``cached`` tokens of its prompt were there already."""

@@ -17,6 +17,8 @@ _COUNTERS: tuple[tuple[str, str, Callable[[EngineMeasures], float]], ...] = (
     ("prefill_seconds_total", "Time in steps that read prompts.", lambda said: said.prefill_seconds),
     ("decode_seconds_total", "Time in steps that only generated.", lambda said: said.decode_seconds),
     ("decode_tokens_total", "Tokens generated in steps that only generated.", lambda said: said.decoded),
+    ("draft_tokens_total", "Tokens that were decoded on speculation.", lambda said: said.drafted),
+    ("draft_accepted_tokens_total", "Of these, the ones that the sampler chose as well.", lambda said: said.accepted),
 )
 
 

@@ -58,8 +58,10 @@ class Outcome:
             accepted += 1
         if accepted < len(draft):
             self._memory.restore(slot)
-        if draft and generation.lookup is not None:
-            generation.lookup.note(len(draft), accepted)
+        if draft:
+            self._measures.speculated(len(draft), accepted)
+            if generation.lookup is not None:
+                generation.lookup.note(len(draft), accepted)
 
     def finish(self, slot: Slot, generation: Generation, reason: Literal["stop", "length"], out: Delivery) -> None:
         rest = generation.rest()
