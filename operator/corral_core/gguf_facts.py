@@ -6,7 +6,9 @@ integers beyond 64 bits, no texts without end.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +27,7 @@ MAX_INFO_KEYS = 512
 MAX_INFO_KEY = 256
 
 _TEMPLATE = "tokenizer.chat_template"
+_FLOAT = struct.Struct("<f")
 _NOT_MODELS = frozenset({"adapter", "imatrix", "mmproj"})
 
 
@@ -103,13 +106,24 @@ def _capabilities(header: Header, architecture: str, template: str) -> tuple[str
 def _info(header: Header) -> dict[str, object]:
     """The header's keys without the chat templates; arrays, and numbers that JSON lacks, are None."""
     keys = [key for key in sorted(header.values) if len(key) <= MAX_INFO_KEY and not key.startswith(_TEMPLATE)]
-    info = {key: _json_value(header.values[key]) for key in keys[:MAX_INFO_KEYS]}
+    info = {key: json_value(header.values[key]) for key in keys[:MAX_INFO_KEYS]}
     return {**info, "general.parameter_count": header.parameter_count}
 
 
-def _json_value(value: Scalar | Array) -> object:
+def json_value(value: Scalar | Array) -> object:
+    """A scalar as ``model_info`` has it; None for an array, and for a number that JSON lacks."""
     if isinstance(value, str):
         return value[:MAX_INFO_TEXT]
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return _shortest(value) if math.isfinite(value) else None
     return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def _shortest(value: float) -> float:
+    """A number of 32 bits with as few digits as tell it from its neighbours, as Go writes one: 1e-05."""
+    for digits in range(6, 10):
+        short = float(f"{value:.{digits}g}")
+        with contextlib.suppress(OverflowError):
+            if _FLOAT.unpack(_FLOAT.pack(short))[0] == value:
+                return short
+    return value

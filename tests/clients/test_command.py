@@ -158,6 +158,15 @@ def test_show_as_a_modelfile(command: Command) -> None:
     assert "PARAMETER temperature 0" in lines
 
 
+def test_show_all_there_is(command: Command) -> None:
+    assert command("run", CHATS, "", "--keepalive", "10m").status == 0
+    rows = command("show", CHATS, "--verbose").rows
+    assert ["tokenizer.ggml.tokens", "[<|endoftext|> ...+49151 more]"] in rows
+    assert ["llama.attention.layer_norm_rms_epsilon", "1e-05"] in rows
+    assert ["token_embd.weight", "Q8_0", "[576 49152]"] in rows
+    assert command("stop", CHATS).status == 0
+
+
 def test_show_of_an_unknown_model(command: Command) -> None:
     said = command("show", "nope")
     assert (said.status, said.err.strip()) == (1, "Error: model 'nope:latest' not found")

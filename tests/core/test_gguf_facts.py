@@ -14,7 +14,7 @@ from corral_core.facts import ModelFacts
 from corral_core.gguf import read_header
 from corral_core.gguf_facts import MAX_INFO_TEXT, MAX_TEMPLATE, facts_of, human_number, read_facts
 from corral_core.source import locate, parse_source
-from tests.support.gguf_files import F32, LLAMA, TENSORS, U64, FakeTensor, Typed, Value, gguf_bytes
+from tests.support.gguf_files import F32, F64, LLAMA, TENSORS, U64, FakeTensor, Typed, Value, gguf_bytes
 
 
 def _facts(folder: Path, values: Mapping[str, Value], tensors: tuple[FakeTensor, ...] = TENSORS) -> ModelFacts:
@@ -78,6 +78,12 @@ def test_info_holds_only_what_json_and_the_api_server_can(tmp_path: Path) -> Non
     assert [facts.info[key] for key in "abcd"] == [None, None, None, "x" * MAX_INFO_TEXT]
     assert "k" * 300 not in facts.info
     assert facts.context_length == 0
+
+
+def test_info_has_numbers_of_32_bits_without_the_digits_that_they_do_not_hold(tmp_path: Path) -> None:
+    numbers = {"a": 1e-5, "b": 1 / 3, "c": 10000.0, "d": 3.4028234663852886e38}
+    info = _facts(tmp_path, {**LLAMA, **numbers, "e": Typed(F64, 1 / 3)}).info
+    assert [info[key] for key in "abcde"] == [1e-5, 0.33333334, 10000.0, 3.4028235e38, 1 / 3]
 
 
 def test_facts_come_back_from_the_status(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_show_takes_the_system_message_of_the_request() -> None:
 def test_what_show_never_has() -> None:
     body = {"model": "tiny", "verbose": True, "template": "ignored", "options": {}}
     shown = ask("POST", "/api/show", entry("tiny"), body=body).json()
-    assert not shown.keys() & {"license", "messages", "tensors", "projector_info", "requires"}
+    assert not shown.keys() & {"license", "messages", "projector_info", "requires"}
     assert shown["model_info"]["tokenizer.ggml.tokens"] is None
     assert shown["template"] == "{{ messages }}"
 
@@ -278,6 +278,12 @@ def test_unloading_a_busy_model_does_not_wait_for_a_slot() -> None:
 def test_an_empty_request_with_a_wrong_keep_alive_wakes_nothing() -> None:
     answer = ask("POST", "/api/generate", entry("tiny"), body={"model": "tiny", "keep_alive": "10"})
     assert (answer.status_code, answer.json()) == (400, {"error": 'time: missing unit in duration "10"'})
+
+
+def test_show_leaves_out_the_name_that_the_weights_have() -> None:
+    facts = replace(FACTS, info={**FACTS.info, "general.name": "Tiny"})
+    info = ask("POST", "/api/show", entry("tiny", facts=facts), body={"model": "tiny"}).json()["model_info"]
+    assert "general.name" not in info
 
 
 def test_facts_survive_a_family_without_a_name() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.support.fake_engine import FakeEngine
-from tests.support.runner_server import TEMPLATE, ServedRunner, serving
+from tests.support.gguf_files import gguf_bytes
+from tests.support.runner_server import TEMPLATE, ServedRunner, runner_state, served, serving
 
 SPEC = {"system": "be kind", "parameters": {"temperature": 0.5, "stop": ["A", "B"], "top_k": 3}}
 
@@ -81,3 +84,29 @@ def test_a_template_of_the_model_is_shown_with_what_it_can_do() -> None:
         body = runner.post("/api/show", {"model": "tiny"}).json()
     assert (body["template"], body["capabilities"]) == (source, ["completion", "tools", "insert"])
     assert f'TEMPLATE """{source}"""' in body["modelfile"]
+
+
+def test_a_verbose_one_has_the_arrays_and_the_tensors_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(gguf_bytes())
+    state = runner_state(FakeEngine())
+    assert state.loaded is not None
+    state.loaded = replace(state.loaded, file=path)
+    with served(state) as runner:
+        verbose = runner.post("/api/show", {"model": "tiny", "verbose": True}).json()
+        plain = runner.post("/api/show", {"model": "tiny"}).json()
+        path.unlink()
+        gone = runner.post("/api/show", {"model": "tiny", "verbose": True}).json()
+    assert verbose["model_info"]["tokenizer.ggml.tokens"] == ["<s>", "</s>", "a", "b"]
+    assert verbose["tensors"][1] == {"name": "output_norm.weight", "type": "F32", "shape": [32]}
+    for told in (plain, gone):
+        assert told["model_info"]["tokenizer.ggml.tokens"] is None
+        assert "tensors" not in told
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"), [("1750000000.25", "2025-06-15T15:06:40.250000000Z"), ("nan", "20"), ("1e99", "20"), ("", "20")]
+)
+def test_a_gateway_tells_when_the_model_was_changed(runner: ServedRunner, told: str, shown: str) -> None:
+    answer = runner.http.post("/api/show", json={"model": "tiny"}, headers={"corral-modified": told})
+    assert answer.json()["modified_at"].startswith(shown)

@@ -17,7 +17,8 @@ from corral_core.errors import InvalidName
 from corral_core.metrics import Family
 from corral_server.gateway import metadata
 from corral_server.gateway.apis import APIS, SHOW, Api
-from corral_server.gateway.body import Gone, field, parse_body, read_body
+from corral_server.gateway.bodies import Bodies, Gone
+from corral_server.gateway.body import field, parse_body
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.cors import FORBIDDEN, Origins, host_allowed, is_loopback
 from corral_server.gateway.directory import Directory, Entry
@@ -49,7 +50,8 @@ from corral_server.gateway.routing.runners import RunnersInUse
 from corral_server.gateway.running import running
 from corral_server.gateway.shares import Shares
 from corral_server.gateway.silence import connections
-from corral_server.gateway.unload import is_unload, unload
+from corral_server.gateway.unload import lone_keep_alive, unload, unloads
+from corral_server.gateway.verbose import verbose_show, wants_verbose
 from corral_server.wire.errors import ApiError
 
 _NO_CLOUD = "web search and web fetch are features of Ollama's cloud, which is disabled here"
@@ -72,6 +74,7 @@ class Gateway:
         self._guard = Guard(config.keys_file) if config.keys_file else None
         self._directory = directory if self._guard is None else AllowedDirectory(directory)
         self._config = config
+        self._bodies = Bodies(config.body_limit, max(config.body_limit, config.bodies_limit))
         self._origins = Origins(config.origins)
         self._checks_host = is_loopback(config.host)
         self._alone = peers is None
@@ -80,6 +83,7 @@ class Gateway:
         peers = peers or Peers(config.gateway_id)
         shares = Shares(config.gateway_id, peers)
         self._observing = Observing(directory, *sinks)
+        self.turned_away = self._observing.turned_away
         self.dispatcher = Dispatcher(
             directory,
             limit=config.max_queue,
@@ -150,6 +154,8 @@ class Gateway:
             if not request.started:
                 await answer_shutdown(request)
             raise
+        finally:
+            request.let_go()
 
     async def _handle(self, request: Request) -> Answer | None:
         answer = self._admit(request)
@@ -176,7 +182,7 @@ class Gateway:
             data = self._parse(api, body)
             model = field(data, "model", kind=api.kind)
             entry = self._directory.find(model) if model else None
-            if entry is None or is_unload(api.path, data):
+            if entry is None or unloads(lone_keep_alive(api.path, data)):
                 return False
             request.unknown = api.unknown.replace("{}", model)
             if self._guard is not None:
@@ -226,26 +232,29 @@ class Gateway:
 
     async def _forward(self, request: Request) -> Answer | None:
         api = APIS[request.path]
-        body = plain_body(request, await read_body(request, self._config.body_limit))
-        data = self._parse(api, body)
-        model = field(data, "model", kind=api.kind)
-        if not model:
-            raise api.missing_model(data)
+        request.body = plain_body(request, await self._bodies.read(request))
+        model, keep_alive = self._meant(api, request.body)
         if self._guard is not None:
             self._guard.check(model)
         entry = metadata.lookup(self._directory, model, unknown=api.unknown)
         with self._guard.turn() if self._guard is not None else _NO_TURN:
-            return await self._send_on(request, entry, data, model=model, body=body)
+            return await self._send_on(request, entry, model=model, keep_alive=keep_alive)
 
-    async def _send_on(
-        self, request: Request, entry: Entry, data: Mapping[str, object], *, model: str, body: bytes
-    ) -> Answer | None:
+    def _meant(self, api: Api, body: bytes) -> tuple[str, object]:
+        """The model, and ``lone_keep_alive``; nothing else of a body is kept beside it. Raises ApiError."""
+        data = self._parse(api, body)
+        model = field(data, "model", kind=api.kind)
+        if not model:
+            raise api.missing_model(data)
+        return model, lone_keep_alive(api.path, data)
+
+    async def _send_on(self, request: Request, entry: Entry, *, model: str, keep_alive: object) -> Answer | None:
         api = APIS[request.path]
-        if is_unload(api.path, data):
-            return json_answer(await unload(self._pool, entry, api.path, model=model, body=body))
+        if unloads(keep_alive):
+            return json_answer(await unload(self._pool, entry, api.path, model=model, body=request.body))
         request.unknown = api.unknown.replace("{}", model)
         self._observing.about(request.exchange, entry)
-        await self._forwarder.forward(request, entry, body)
+        await self._forwarder.forward(request, entry)
         return None
 
     def _parse(self, api: Api, body: bytes) -> Mapping[str, object]:
@@ -253,7 +262,7 @@ class Gateway:
         return parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body)
 
     async def _read(self, request: Request, kind: str) -> Mapping[str, object]:
-        body = await read_body(request, self._config.body_limit)
+        body = await self._bodies.read(request)
         return parse_body(body, kind=kind, depth_limit=self._config.depth_limit, empty="missing request body")
 
     def _table(self) -> dict[str, dict[str, Handler]]:
@@ -308,14 +317,18 @@ class Gateway:
         return json_answer(await running(self._directory, self._pool))
 
     async def _show(self, request: Request) -> Answer:
-        data = self._parse(SHOW, await read_body(request, self._config.body_limit))
+        body = await self._bodies.read(request)
+        data = self._parse(SHOW, body)
         name = field(data, "model", kind=SHOW.kind) or field(data, "name", kind=SHOW.kind)
         if not name:
             raise SHOW.missing_model(data)
         if self._guard is not None:
             self._guard.check(name)
         system, agent = field(data, "system", kind=SHOW.kind), request.header(b"user-agent")
-        return json_answer(metadata.show(self._directory, name, system=system, user_agent=agent))
+        shown = metadata.show(self._directory, name, system=system, user_agent=agent)
+        entry = self._directory.find(name) if wants_verbose(data) else None
+        told = await verbose_show(self._pool, entry, body=body, user_agent=agent) if entry else None
+        return json_answer(shown) if told is None else Answer(200, told)
 
     async def _models(self, request: Request) -> Answer:
         return json_answer(metadata.openai_models(self._directory))

@@ -40,7 +40,7 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     engine = LlamaEngine.load(path, options, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     own = Options().updated(dict(spec.parameters))
-    return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters), weights)
+    return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters), weights, path)
 
 
 def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from corral_core.activity import HEARTBEAT, Activity, Device
 from corral_core.facts import ModelFacts
@@ -51,6 +52,8 @@ class Loaded:
     """The canonical names that mean an adapter."""
     weights: ModelFacts | None = None
     """The facts of the weights alone, where the Model's own template makes ``facts`` others."""
+    file: Path | None = None
+    """The weights."""
 
     def adapter_of(self, model: str) -> str:
         """The engine's name of the adapter that a request for ``model`` means; empty for the model as it is."""

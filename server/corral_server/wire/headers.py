@@ -8,3 +8,6 @@ GATEWAY = b"corral-gateway"
 
 QUEUED = b"corral-queued-ns"
 """How long the gateway held the request, in nanoseconds: Ollama's load_duration and total_duration include it."""
+
+MODIFIED = b"corral-modified"
+"""When the Model was last changed, in Unix seconds: a runner's /api/show says so, and cannot know it."""

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from corral_core.facts import ModelFacts
+from corral_core.gguf_verbose import Verbose
 from corral_core.model import ModelSpec
 from corral_core.template_facts import with_template
 
 _WANTS_BASENAME = "GitHubCopilotChat/"
 """Clients that name themselves so look for the name that they asked for in ``model_info``."""
+
+_NAME = "general.name"
+"""Ollama leaves it out: a Model has names of its own."""
 
 
 def timestamp(seconds: float) -> str:
@@ -43,10 +47,11 @@ def show_object(
     asked: str = "",
     system: str = "",
     user_agent: str = "",
+    verbose: Verbose | None = None,
 ) -> dict[str, object]:
     """The body of ``/api/show``. ``asked`` is the name in the request, ``system`` what it puts in place of the Model's.
 
-    ``model_info`` is always there, since integrations fail without it.
+    ``model_info`` is always there, since integrations fail without it. With ``verbose`` its arrays are, and tensors.
     """
     facts = with_template(facts, spec.template) if facts else None
     template = facts.template if facts else spec.template or ""
@@ -62,7 +67,8 @@ def show_object(
     return {
         **{name: text for name, text in optional.items() if text},
         "details": details(facts),
-        "model_info": _model_info(facts, basename),
+        "model_info": _model_info(facts, basename) | (dict(verbose.arrays) if verbose else {}),
+        **({"tensors": verbose.tensors_json()} if verbose else {}),
         "capabilities": list(facts.capabilities) if facts else ["completion"],
         "modified_at": timestamp(modified),
     }
@@ -96,6 +102,6 @@ def _model_info(facts: ModelFacts | None, basename: str) -> dict[str, object]:
             "general.parameter_count": facts.parameter_count,
             f"{facts.family}.context_length": facts.context_length,
             f"{facts.family}.embedding_length": facts.embedding_length,
-            **facts.info,
+            **{key: value for key, value in facts.info.items() if key != _NAME},
         }
     return info | ({"general.basename": basename} if basename else {})

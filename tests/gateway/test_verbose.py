@@ -1,0 +1,98 @@
+"""A verbose show: told by a ready runner, and by the gateway itself where there is none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from corral_server.gateway import verbose
+from corral_server.gateway.directory import Entry
+from tests.support.fake_upstream import Call, fake_upstream, reply
+from tests.support.gateway import MemoryDirectory, entry, run, running_gateway
+
+ASKED = {"model": "Tiny", "verbose": True}
+TOLD = b'{"model_info":{"tokenizer.ggml.tokens":["a"]},"tensors":[]}'
+
+
+async def _ask(*entries: Entry, body: object = ASKED) -> tuple[int, dict[str, object], MemoryDirectory]:
+    directory = MemoryDirectory.of(*entries)
+    async with running_gateway(directory) as gateway:
+        answer = await gateway.http.post("/api/show", json=body, headers={"user-agent": "me/1"})
+    return answer.status_code, answer.json(), directory
+
+
+def test_a_ready_runner_is_asked_past_its_slots_and_its_answer_goes_on_as_it_came() -> None:
+    async def scenario() -> None:
+        async with fake_upstream(reply(200, TOLD)) as up:
+            status, told, directory = await _ask(entry("tiny", up.port, slots=0))
+        assert (status, told, directory.demands) == (200, json.loads(TOLD), [])
+        call = up.calls[0]
+        assert (call.method, call.path, json.loads(call.body)) == ("POST", "/api/show", ASKED)
+        assert (call.headers["corral-modified"], call.headers["user-agent"]) == ("1750000000.250000", "me/1")
+
+    run(scenario())
+
+
+def test_a_cold_model_is_shown_from_what_is_stored_and_is_not_woken() -> None:
+    async def scenario() -> None:
+        status, told, directory = await _ask(entry("tiny"))
+        info = told["model_info"]
+        assert isinstance(info, dict)
+        assert (status, info["tokenizer.ggml.tokens"], "tensors" in told) == (200, None, False)
+        assert directory.demands == []
+
+    run(scenario())
+
+
+def test_runners_that_are_gone_fail_or_say_nothing_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbose, "TIMEOUT", 0.2)
+
+    async def silent(call: Call) -> None:
+        await call.gone()
+
+    async def scenario() -> None:
+        async with (
+            fake_upstream(reply(500)) as failing,
+            fake_upstream(silent) as mute,
+            fake_upstream(reply(200, TOLD)) as up,
+        ):
+            status, told, _ = await _ask(entry("tiny", 1, failing.port, mute.port, up.port))
+            assert (status, told) == (200, json.loads(TOLD))
+            status, told, _ = await _ask(entry("tiny", 1, failing.port))
+            assert (status, "tensors" in told) == (200, False)
+
+    run(scenario())
+
+
+def test_an_answer_beyond_the_limit_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbose, "LIMIT", len(TOLD) - 1)
+
+    async def scenario() -> None:
+        async with fake_upstream(reply(200, TOLD)) as up:
+            status, told, _ = await _ask(entry("tiny", up.port))
+        assert (status, "tensors" in told) == (200, False)
+
+    run(scenario())
+
+
+def test_a_show_that_is_not_verbose_asks_nobody() -> None:
+    async def scenario() -> None:
+        async with fake_upstream(reply(200, TOLD)) as up:
+            for body in ({"model": "tiny"}, {"model": "tiny", "verbose": False}, {"model": "tiny", "verbose": None}):
+                status, told, _ = await _ask(entry("tiny", up.port), body=body)
+                assert (status, "tensors" in told) == (200, False)
+        assert up.calls == []
+
+    run(scenario())
+
+
+def test_verbose_is_a_boolean_and_the_name_is_looked_at_first() -> None:
+    async def scenario() -> None:
+        status, told, _ = await _ask(entry("tiny"), body={"model": "tiny", "verbose": "yes"})
+        error = "json: cannot unmarshal string into Go struct field ShowRequest.verbose of type bool"
+        assert (status, told) == (400, {"error": error})
+        status, told, _ = await _ask(entry("tiny"), body={"model": "a//b", "verbose": True})
+        assert (status, told) == (400, {"error": "invalid model name"})
+
+    run(scenario())
