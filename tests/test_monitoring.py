@@ -15,6 +15,8 @@ from corral_core.metrics import Collector, render
 from corral_core.process_metrics import process_families
 from corral_kube.calls import Calls
 from corral_operator.metrics import Measures
+from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.serving import DrainingServer, uvicorn_config
 from corral_server.runner.metrics import families as runner_families
 from tests.support.exposition import families, metrics_in
 from tests.support.fake_engine import FakeEngine
@@ -34,7 +36,9 @@ def told() -> Mapping[str, str]:
 
     async def gateway() -> str:
         async with running_gateway(MemoryDirectory.of()) as running:
-            return render([running.gateway.families])
+            config = GatewayConfig()
+            server = DrainingServer(uvicorn_config(running.gateway, config), running.gateway, delay=0.0)
+            return render([running.gateway.families, server.families])
 
     runner: Collector = lambda: runner_families(runner_state(FakeEngine()))  # noqa: E731  # named for its type
     called: Collector = lambda: Calls().families("corral_gateway")  # noqa: E731  # named for its type

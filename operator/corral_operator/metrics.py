@@ -39,7 +39,7 @@ class Measures:
 
     def __init__(self, calls: Calls | None = None) -> None:
         self.plan = Histogram(PLAN_SECONDS)
-        self.evictions: Counter[str] = Counter()
+        self.evictions: Counter[str] = Counter(dict.fromkeys((*Cause, SPEC, SPARE), 0))
         self.queue = QueueMeasures()
         self._calls = calls or Calls()
         self._work: WorkQueue | None = None

@@ -227,6 +227,19 @@ def test_a_request_that_the_connection_answers_counts_with_that_answer() -> None
     run(scene())
 
 
+def test_clients_that_never_made_a_request_count_by_what_they_were_told() -> None:
+    async def scene() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny"))) as gateway:
+            for number in range(2):
+                reader, writer = await gateway.connect()
+                writer.write(b"nonsense\r\n\r\n")
+                assert b"400" in await reader.readline()
+                writer.close()
+                assert value(told(gateway), "corral_gateway_turned_away_total", code="400") == number + 1
+
+    run(scene())
+
+
 def test_a_fault_of_our_own_counts_as_500(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         async with gateway_over() as (_, gateway):

@@ -35,4 +35,5 @@ def test_a_request_that_loads_its_model_shows_in_the_metrics(tmp_path: Path) -> 
     assert value(text, "corral_gateway_wake_seconds_count", model=name) == 1
     assert value(text, "corral_gateway_wake_seconds_sum", model=name) > 0.1
     assert value(text, "corral_gateway_runners", model=name) == 1
+    assert 0 <= value(text, "corral_gateway_connections") < value(text, "corral_gateway_connection_limit")
     assert value(text, "process_resident_memory_bytes") > 1_000_000

@@ -18,7 +18,7 @@ from corral_operator.workqueue import WorkQueue
 from tests.operator import samples
 from tests.operator.test_controller import World, scenario
 from tests.operator.test_web import get
-from tests.support.exposition import families, problems, series, value
+from tests.support.exposition import families, problems, value
 from tests.support.waiting import auntil
 
 CRD = Path(__file__).resolve().parents[2] / "crds/corral.dev_models.yaml"
@@ -62,7 +62,8 @@ def test_a_first_plan_and_a_growing_model_evict_nothing() -> None:
     measures = Measures()
     measures.decided(None, Decision(0, "idle: nobody asks for it"), SPEC)
     measures.decided(Decision(0, "idle"), Decision(1, "requests wait: loading"), SPEC)
-    assert series(measures.text(), "corral_operator_evictions_total") == []
+    told = [value(measures.text(), "corral_operator_evictions_total", reason=cause.value) for cause in Cause]
+    assert told == [0] * len(Cause)
 
 
 def acting(*phases: str) -> tuple[Measures, Store]:

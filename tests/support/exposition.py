@@ -64,7 +64,7 @@ def series(text: str, name: str) -> list[Mapping[str, str]]:
 
 def problems(text: str) -> str:
     """What promlint finds; empty when all is well."""
-    done = subprocess.run([_promcheck(), "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([promcheck(), "metrics"], input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode in (0, 3), done.stderr
     return done.stdout
 
@@ -72,7 +72,7 @@ def problems(text: str) -> str:
 def metrics_in(queries: Sequence[str]) -> list[list[str]]:
     """The names of series that each PromQL expression reads. Fails for one that is not PromQL."""
     text = json.dumps(list(queries))
-    done = subprocess.run([_promcheck(), "queries"], input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([promcheck(), "queries"], input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found: list[list[str]] = json.loads(done.stdout)
     return found
@@ -90,7 +90,8 @@ def _strict(text: str) -> None:
 
 
 @functools.cache
-def _promcheck() -> str:
+def promcheck() -> str:
+    """The program, built."""
     if shutil.which("go") is None:
         _cannot("there is no Go, with which promcheck is built")
     folder = tempfile.mkdtemp(prefix="corral-promcheck-")

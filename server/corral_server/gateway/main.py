@@ -62,11 +62,12 @@ async def serve(
     ):
         gateway = Gateway(directory, config, peers, sinks=sinks)
         holding = gateway.dispatcher.queue.holding
+        server = _Server(uvicorn_config(gateway, config), gateway, delay=config.drain_delay)
         async with (
-            metrics_server(monitoring, config.host, gateway.families, called),
+            metrics_server(monitoring, config.host, gateway.families, server.families, called),
             open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig, calls=calls),
         ):
-            await _Server(uvicorn_config(gateway, config), gateway, delay=config.drain_delay).serve()
+            await server.serve()
 
 
 class _Server(DrainingServer):

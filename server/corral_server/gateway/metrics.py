@@ -19,6 +19,10 @@ from corral_server.gateway.queue import Queue
 CHUNK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds from one chunk to the next: a stream of 1000 tokens a second to one that hangs."""
 
+RETRIED = ("unreachable", "not_ready")
+REFUSED = ("queue_full", "line_full", "waited_too_long", "unavailable")
+"""Reasons. Each is told from the start as 0, or the first time would be no change that anybody could see."""
+
 NO_MODEL = ""
 """The label of requests that named no Model that exists."""
 
@@ -41,8 +45,8 @@ class Meter:
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
-        self.retries: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
+        self.retries = Counter(dict.fromkeys(RETRIED, 0))
+        self.refused = Counter(dict.fromkeys(REFUSED, 0))
         self.bytes = self.broken = 0
         self.first_byte = Histogram(LATENCY)
         self.seconds = Histogram(LATENCY)

@@ -5,9 +5,10 @@ Probes of kubelets and load balancers are not requests, and are not recorded.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
-from corral_core.metrics import Family
+from corral_core.metrics import Family, counter
 from corral_server.gateway.directory import Directory, Entry
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.messages import Request
@@ -21,10 +22,14 @@ _PROBES = frozenset(("/", "/healthz", "/readyz"))
 
 
 class Observing:
-    """``sinks`` get every record that has ended; without any of them nobody looks at a request one by one."""
+    """``sinks`` get every record that has ended; without any of them nobody looks at a request one by one.
+
+    ``turned_away`` counts by status the clients whose connection ended with an error before there was a request.
+    """
 
     def __init__(self, directory: Directory, *sinks: Sink) -> None:
         self.meters = Meters(directory)
+        self.turned_away: Counter[int] = Counter()
         self._sink = _all(sinks) if len(sinks) > 1 else next(iter(sinks), None)
 
     def begin(self, request: Request, paths: Collection[str]) -> None:
@@ -48,7 +53,12 @@ class Observing:
             exchange.record.about(entry.key, self.meters.of(entry.key))
 
     def families(self, queue: Queue) -> Iterator[Family]:
-        return self.meters.families(queue)
+        yield from self.meters.families(queue)
+        yield counter(
+            "corral_gateway_turned_away_total",
+            "Connections that ended with an error before there was a request: too many, too slow, not HTTP.",
+            [({"code": str(code)}, count) for code, count in self.turned_away.items()],
+        )
 
 
 def _all(sinks: tuple[Sink, ...]) -> Sink:

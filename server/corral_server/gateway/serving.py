@@ -14,11 +14,12 @@ import math
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import uvicorn
 
+from corral_core.metrics import Family, gauge
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.front.connection import FrontConnection
@@ -53,6 +54,12 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._gateway = gateway
         self._delay = delay
+
+    def families(self) -> Iterator[Family]:
+        """How many clients are connected; ``Gateway.families`` tells of their requests."""
+        here, most = len(self.server_state.connections), self._gateway.limits.connections
+        yield gauge("corral_gateway_connections", "Connections of clients.", [({}, here)])
+        yield gauge("corral_gateway_connection_limit", "Connections of clients that there may be.", [({}, most)])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -94,7 +94,7 @@ class _Serving:
         gateway = Gateway(self._directory, self._config.gateway)
         config, delay = uvicorn_config(gateway, self._config.gateway), self._config.gateway.drain_delay
         server = _Server(config, gateway, delay=delay, started=lambda: self._started(listener))
-        monitors = metrics_server(self._config.monitoring, self._config.gateway.host, gateway.families)
+        monitors = metrics_server(self._config.monitoring, self._config.gateway.host, gateway.families, server.families)
         with self._signals(server):
             async with monitors, self._supervisor:
                 await self._serve(server, listing, listener)

@@ -14,6 +14,8 @@ from corral_core.metrics import Histogram
 if TYPE_CHECKING:
     from corral_server.runner.outcome import Taken
 
+ENDS = ("stop", "length", "failed", "cancelled")
+"""How generations end. Each is told from the start as 0, so that the first one can be seen."""
 SEQUENCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -43,7 +45,7 @@ class EngineMeasures:
         self.prompted = self.cached = self.generated = self.decoded = self.drafted = self.accepted = 0
         self._reads = False
         self.prefill_seconds = self.decode_seconds = 0.0
-        self.ended: Counter[str] = Counter()
+        self.ended = Counter(dict.fromkeys(ENDS, 0))
         self.sequences = Histogram(SEQUENCES)
         self.tokens = Histogram(TOKENS)
 

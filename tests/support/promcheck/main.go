@@ -2,6 +2,7 @@
 //
 //	promcheck metrics   an exposition on stdin: what "promtool check metrics" says of it; status 3 when it says anything
 //	promcheck queries   a JSON list of PromQL expressions on stdin: prints the names of metrics that each one reads
+//	promcheck evaluate  series and queries of them on stdin: prints what Prometheus' engine answers (evaluate.go)
 package main
 
 import (
@@ -14,12 +15,13 @@ import (
 )
 
 func main() {
-	var err error
+	run := metrics
 	if len(os.Args) == 2 && os.Args[1] == "queries" {
-		err = queries()
-	} else {
-		err = metrics()
+		run = queries
+	} else if len(os.Args) == 2 && os.Args[1] == "evaluate" {
+		run = evaluate
 	}
+	err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import cast
 
@@ -48,6 +48,8 @@ class FrontConnection(Ending):
         self._express: Callable[[Exchange], bool] | None = getattr(config.loaded_app, "express", None)
         self._fresh: Exchange | None = None
         self._limits = getattr(config.loaded_app, "limits", DEFAULTS)
+        counts: Counter[int] | None = getattr(config.loaded_app, "turned_away", None)
+        self._turned_away = Counter() if counts is None else counts
         self._most_headers = self._limits.headers
         self._state = server_state
         self.loop = _loop or asyncio.get_running_loop()

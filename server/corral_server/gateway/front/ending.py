@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 
 from uvicorn.server import ServerState
@@ -30,6 +31,7 @@ class Ending(ABC):
     _transport: asyncio.Transport | None
     _state: ServerState
     _limits: Limits
+    _turned_away: Counter[int]
     _most_headers: int
     _patience: Patience | None
     _lingers: asyncio.TimerHandle | None
@@ -56,7 +58,7 @@ class Ending(ABC):
         came = 0
         if self._patience is not None:
             came = self._patience.began(reading, "body" if reading.begun else "head", size)
-        if self._deaf:
+        if self._deaf or reading.finished:
             return
         if reading.begun:
             if came > FRAMING * reading.fed + 2 * self._limits.head:  # the first bytes may be the head's
@@ -108,6 +110,8 @@ class Ending(ABC):
         again = 1 if status == 503 else None
         self.write(refusal(status, text, target=self._target, prefix=self._limits.prefix, retry_after=again))
         self._fresh = None
+        if current is None or current.record is None:
+            self._turned_away[status] += 1
         if current is not None:
             current.refused(status)
             if current.task is None:
