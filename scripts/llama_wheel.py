@@ -83,14 +83,14 @@ def missing_tools() -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, waiting: str = "another set-up is compiling llama.cpp: waiting for it") -> Iterator[None]:
     """Holds the folder's lock; the operating system gives it back whatever ends this process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another set-up is compiling llama.cpp: waiting for it")
+            _say(waiting)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
