@@ -1,4 +1,4 @@
-"""Request bodies: read whole within the limits, parsed once, and only as far as the gateway needs them.
+"""Request bodies: parsed once, and only as far as the gateway needs them.
 
 Whatever is sent, the answer to a bad body is a 4xx. The content type is ignored and only the first JSON value counts;
 keys are matched without regard to case, the last one wins, and null leaves a field unset, as with Go's decoder.
@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 
-from corral_server.gateway.messages import Request
 from corral_server.wire.errors import ApiError
 from corral_server.wire.go_json import syntax_error
 
@@ -24,35 +23,6 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _SPACE = re.compile(r"[ \t\n\r]*")
-
-
-class Gone(Exception):
-    """The client left before its request was complete."""
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """All bytes of the body. Raises ApiError 413 above ``limit`` bytes, Gone when the client leaves."""
-    length = request.length
-    if length.isdigit() and int(length[:19]) > limit:
-        raise _too_large(limit)
-    message = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        whole: bytes = message.get("body", b"")
-        if len(whole) > limit:
-            raise _too_large(limit)
-        return whole
-    pieces, size = [], 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise Gone
-        piece: bytes = message.get("body", b"")
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-        message = await request.receive()
 
 
 def parse_body(body: bytes, *, kind: str, depth_limit: int, empty: str) -> Mapping[str, object]:
@@ -151,7 +121,3 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _FOLDING = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_fold)
 
 Reader = Callable[[bytes], Mapping[str, object]]
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"the request body is larger than {limit} bytes")

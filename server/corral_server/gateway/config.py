@@ -13,6 +13,7 @@ from pathlib import Path
 
 from corral_core.errors import InvalidSetting
 from corral_core.settings import duration_setting, int_setting, list_setting, text_setting
+from corral_server.gateway.bodies import half_of_memory
 from corral_server.gateway.front.limits import DEFAULTS, Limits, connections_by_files
 from corral_server.gateway.front.tls import TlsFiles
 
@@ -29,6 +30,7 @@ class GatewayConfig:
 
     A request is sent again at most ``connect_tries`` times when its connection was reset before the runner began it,
     and for ``connect_patience`` when no connection can be made to a runner that is listed as ready.
+    ``body_limit`` bounds one body, ``bodies_limit`` all that are held at a time.
     On SIGTERM new connections are still accepted for ``drain_delay``, then held and running requests have
     ``drain_timeout``. ``upstream_silence`` is how long a runner may send nothing, 0 for ever. ``keys_file`` holds the
     API keys, empty for none. ``origins`` are OLLAMA_ORIGINS' entries; Ollama's defaults are added where they are used.
@@ -42,6 +44,7 @@ class GatewayConfig:
     version: str = OLLAMA_VERSION
     gateway_id: str = "gateway"
     body_limit: int = 64 * MIB
+    bodies_limit: int = 1024 * MIB
     depth_limit: int = 512
     connect_timeout: float = 5.0
     connect_tries: int = 5
@@ -65,6 +68,7 @@ class GatewayConfig:
             path_prefix=parse_prefix(text_setting(environ, "CORRAL_PATH_PREFIX")),
             gateway_id=_plain(text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename)),
             body_limit=int_setting(environ, "CORRAL_BODY_LIMIT", default=64 * MIB, minimum=1024),
+            bodies_limit=int_setting(environ, "CORRAL_BODIES_LIMIT", default=0, minimum=0) or half_of_memory(),
             depth_limit=int_setting(environ, "CORRAL_BODY_DEPTH", default=512, minimum=16, maximum=800),
             connect_timeout=duration_setting(environ, "CORRAL_CONNECT_TIMEOUT", default=5.0, minimum=0.1),
             connect_patience=duration_setting(environ, "CORRAL_CONNECT_PATIENCE", default=180.0),

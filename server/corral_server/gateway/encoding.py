@@ -21,7 +21,7 @@ _HEADER = b"content-encoding"
 
 
 def plain_body(request: Request, body: bytes) -> bytes:
-    """The body as JSON parsers want it; the request loses the header. Raises ApiError 400 or 413.
+    """The body as JSON parsers want it; the request loses the header. Raises ApiError 400, 413, or 503.
 
     Another encoding is left alone: such a body is then no JSON, which is what the client is told.
     """
@@ -35,5 +35,7 @@ def plain_body(request: Request, body: bytes) -> bytes:
         raise ApiError(400, "failed to decompress zstd body") from None
     if len(plain) > MAX_PLAIN:
         raise ApiError(413, f"the request body is larger than {MAX_PLAIN} bytes when it is decompressed")
+    if request.held is not None:
+        request.held.grow(len(plain))
     request.headers = [header for header in request.headers if header[0] != _HEADER]
     return plain

@@ -43,12 +43,13 @@ class Forwarder:
         self._patience = patience
         self._start = b" HTTP/1.1\r\nhost: runner\r\n%b: %b\r\n" % (headers.GATEWAY, name.encode("ascii"))
 
-    async def forward(self, request: Request, entry: Entry, body: bytes) -> None:
+    async def forward(self, request: Request, entry: Entry) -> None:
         """Answers the request through a runner of this Model.
 
         Raises ApiError or ModelGone while nothing was sent to the client; every later failure is answered here.
         """
-        message = [_head_of(request, len(body), self._start), body]
+        message = [_head_of(request, len(request.body), self._start), request.body]
+        request.body = b""  # so that nothing keeps it when it has been sent
         await self.carry(request, self.dispatcher.enter(entry), message, connection=None)
 
     def express(self, request: Request, entry: Entry, body: bytes, *, exchange: Exchange, resume: Resume) -> bool:
@@ -116,6 +117,7 @@ class Forwarder:
             break
         self.dispatcher.answered(ticket)
         message.clear()
+        request.let_go()
         try:
             await relay(request, connection, lambda: self.dispatcher.close(ticket), pacing=self.pacing)
         finally:

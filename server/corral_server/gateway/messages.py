@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from corral_server.wire.errors import error_body
 
 if TYPE_CHECKING:
+    from corral_server.gateway.bodies import Held
     from corral_server.gateway.front.exchange import Exchange
 
 Scope = MutableMapping[str, Any]
@@ -32,15 +33,17 @@ class Request:
     ``path`` is decoded; ``length`` is the Content-Length header, ``encoding`` Content-Encoding, ``connection`` all
     Connection headers; ``extra`` are headers that every answer to this request carries; ``exchange`` is there under the
     gateway's own server; ``unknown`` is the error text when its Model goes away; ``started`` is set once an answer has
-    begun.
+    begun. ``body`` is there while it is needed, and ``held`` the room that it takes.
     """
 
     __slots__ = (
+        "body",
         "connection",
         "encoding",
         "exchange",
         "extra",
         "headers",
+        "held",
         "length",
         "method",
         "path",
@@ -68,6 +71,14 @@ class Request:
         self.encoding = b""
         self.unknown = ""
         self.started = False
+        self.body = b""
+        self.held: Held | None = None
+
+    def let_go(self) -> None:
+        """The body is not needed any more."""
+        self.body = b""
+        if self.held is not None:
+            self.held.free()
 
     def header(self, name: bytes) -> bytes:
         """The first value of this header, empty when there is none."""

@@ -25,13 +25,16 @@ TIMEOUT = 5.0
 _CONTENT = {"/api/generate": "prompt", "/api/chat": "messages"}
 
 
-def is_unload(path: str, data: Mapping[str, object]) -> bool:
-    """Raises ApiError 400 for an empty request whose keep_alive is no duration."""
+def lone_keep_alive(path: str, data: Mapping[str, object]) -> object:
+    """The keep_alive of a request with nothing to generate, None for any other."""
     content = _CONTENT.get(path)
-    if content is None or data.get(content) or data.get("keep_alive") is None:
-        return False
+    return None if content is None or data.get(content) else data.get("keep_alive")
+
+
+def unloads(keep_alive: object) -> bool:
+    """Whether a ``lone_keep_alive`` says so. Raises ApiError 400 for one that is no duration."""
     try:
-        return keep_alive_from_request(data["keep_alive"]) == 0
+        return keep_alive is not None and keep_alive_from_request(keep_alive) == 0
     except InvalidDuration as error:
         raise ApiError(400, str(error)) from None
 
