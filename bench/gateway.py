@@ -8,6 +8,7 @@ alternate, and the median of the ratios counts: single rounds differ by a half o
 processor time that a request, or a stream, took of the proxy: on a busy machine it says more than the rates do. Then
 single requests, 200 a second, go to the bare upstream and to each proxy in turn: what they add to its time.
 
+``gateway`` is compiled, as the images have it (``scripts/compiled.py``), ``python`` the same one as a checkout runs it.
 Where ``smg`` is installed (``pip install sglang-router``), that router takes part in the same run. The last line is one
 JSON object with ``requests_vs_nginx``, ``chunks_vs_nginx`` and ``added_ms``.
 
@@ -31,7 +32,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.directory import Endpoint, Entry
 from corral_server.gateway.serving import rest_collector, uvicorn_config
+from scripts import compiled
 
 PROXY_CORE, LOAD_CORE = 0, 1
 CHUNKS = 64
@@ -100,7 +102,9 @@ def measure(folder: Path, rounds: int, *, seconds: int, connections: int) -> Non
         (folder / f"{name}.lua").write_text(WRK.replace("STREAM", streamed))
     with contextlib.ExitStack() as stack:
         bare = stack.enter_context(upstream(folder))
-        sides = {"nginx": stack.enter_context(nginx(folder, bare)), "gateway": stack.enter_context(gateway(bare))}
+        sides = {"nginx": stack.enter_context(nginx(folder, bare))}
+        for name, environment in (("gateway", compiled.environment()), ("python", None)):
+            sides[name] = stack.enter_context(gateway(bare, environment))
         if shutil.which("smg"):
             sides["smg"] = stack.enter_context(smg(folder, bare))
         figures: dict[str, object] = {}
@@ -238,19 +242,23 @@ def wait_until_routed(side: Side) -> None:
 
 
 @contextlib.contextmanager
-def gateway(upstream_port: int) -> Iterator[Side]:
+def gateway(upstream_port: int, environment: Mapping[str, str] | None) -> Iterator[Side]:
     port = free_port()
     command = [sys.executable, __file__, "--serve", str(port), str(upstream_port)]
-    with process(pinned(PROXY_CORE, command)) as child:
+    with process(pinned(PROXY_CORE, command), environment=environment) as child:
         wait_for(port)
         yield Side(port, child.pid)
 
 
 @contextlib.contextmanager
 def process(
-    command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None
+    command: Sequence[str],
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(command, stdin=stdin, stdout=stdout)
+    child = subprocess.Popen(command, stdin=stdin, stdout=stdout, env=environment)
     try:
         with child:
             try:
