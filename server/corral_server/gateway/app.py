@@ -56,8 +56,6 @@ from corral_server.wire.errors import ApiError
 
 _NO_CLOUD = "web search and web fetch are features of Ollama's cloud, which is disabled here"
 _NO_AUDIO = "audio transcriptions are not supported here"
-
-
 _NO_TURN = contextlib.nullcontext()
 
 
@@ -87,6 +85,7 @@ class Gateway:
         self.dispatcher = Dispatcher(
             directory,
             limit=config.max_queue,
+            bounds=config.bounds,
             elsewhere=peers,
             allowance=shares.allowed,
             meters=self._observing.meters,

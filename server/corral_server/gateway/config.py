@@ -16,6 +16,7 @@ from corral_core.settings import duration_setting, int_setting, list_setting, te
 from corral_server.gateway.bodies import half_of_memory
 from corral_server.gateway.front.limits import DEFAULTS, Limits, connections_by_files
 from corral_server.gateway.front.tls import TlsFiles
+from corral_server.gateway.routing.bounds import NO_BOUNDS, Bounds
 
 DEFAULT_PORT = 11434
 MIB = 1024 * 1024
@@ -28,6 +29,7 @@ OLLAMA_VERSION = "0.32.1"
 class GatewayConfig:
     """``port`` 0 lets the system choose. Sizes are bytes, times seconds.
 
+    ``bounds`` hold for Models that say nothing of their queue.
     A request is sent again at most ``connect_tries`` times when its connection was reset before the runner began it,
     and for ``connect_patience`` when no connection can be made to a runner that is listed as ready.
     ``body_limit`` bounds one body, ``bodies_limit`` all that are held at a time.
@@ -39,6 +41,7 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     max_queue: int = 512
+    bounds: Bounds = NO_BOUNDS
     origins: tuple[str, ...] = ()
     path_prefix: str = ""
     version: str = OLLAMA_VERSION
@@ -64,6 +67,10 @@ class GatewayConfig:
             host=bound,
             port=port,
             max_queue=int_setting(environ, "OLLAMA_MAX_QUEUE", default=512, minimum=1),
+            bounds=Bounds(
+                int_setting(environ, "CORRAL_MAX_PENDING", default=0, minimum=0),
+                duration_setting(environ, "CORRAL_MAX_WAIT", default=0.0),
+            ),
             origins=list_setting(environ, "OLLAMA_ORIGINS"),
             path_prefix=parse_prefix(text_setting(environ, "CORRAL_PATH_PREFIX")),
             gateway_id=_plain(text_setting(environ, "CORRAL_GATEWAY_ID", default=os.uname().nodename)),

@@ -2,7 +2,8 @@
 
 A runner that could not be reached, broke off an answer, or says that it is loading or draining, rests for a moment that
 doubles with each failure; its requests wait at their old places, and after the rest one of them tries it. A change of
-the endpoint ends the rest at once. A request waits at most as long as its Model says (``queue.maxWait``).
+the endpoint ends the rest at once. A request waits at most as long as its Model (``queue.maxWait``) or the
+installation says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from corral_server.gateway.admission import Elsewhere, LineFull, QueueFull
 from corral_server.gateway.directory import Directory, Endpoint, Entry
 from corral_server.gateway.metrics import Meters
 from corral_server.gateway.queue import Allowance, Place, Queue, Ticket, all_slots
+from corral_server.gateway.routing.bounds import NO_BOUNDS, Bounds
 from corral_server.gateway.routing.demand import Statements
 from corral_server.gateway.routing.pace import Pace
 from corral_server.gateway.routing.refusal import failure_of, line_full, queue_full, waited_too_long
@@ -39,9 +41,11 @@ class Dispatcher:
         limit: int,
         elsewhere: Elsewhere | None = None,
         allowance: Allowance = all_slots,
+        bounds: Bounds = NO_BOUNDS,
         meters: Meters | None = None,
     ) -> None:
         self._directory = directory
+        self._bounds = bounds
         self._meters = meters or Meters(directory)
         self._queue = Queue(limit, elsewhere=elsewhere, allowance=allowance)
         self._pace = Pace(self._queue)
@@ -62,12 +66,12 @@ class Dispatcher:
         if entry.failure is not None:
             self._meters.of(entry.key).refused["unavailable"] += 1
             raise failure_of(entry)
-        key, most = entry.key, entry.model.spec.queue.max_pending
+        key, most = entry.key, self._bounds.pending_of(entry)
         try:
             ticket = self._queue.enter(key, entry.endpoints, since=time.time(), max_pending=most)
         except LineFull:
             self._meters.of(key).refused["line_full"] += 1
-            raise line_full(entry, self._pace.retry_after(key)) from None
+            raise line_full(entry, most or 0, self._pace.retry_after(key)) from None
         except QueueFull:
             self._meters.of(key).refused["queue_full"] += 1
             raise queue_full(self._pace.retry_after(key)) from None
@@ -163,9 +167,9 @@ class Dispatcher:
         self._statements.note(ticket.key)
 
     def _patience(self, ticket: Ticket) -> asyncio.TimerHandle | None:
-        """Ends the wait in time, if the Model bounds it."""
+        """Ends the wait in time, if it is bounded."""
         entry = self._directory.get(ticket.key)
-        limit = entry.model.spec.queue.wait_seconds if entry is not None else None
+        limit = self._bounds.wait_of(entry) if entry is not None else None
         if entry is None or limit is None:
             return None
         return asyncio.get_running_loop().call_at(ticket.waits_since + limit, self._give_up, ticket, entry, limit)

@@ -15,8 +15,7 @@ def queue_full(retry_after: int) -> ApiError:
     return ApiError(503, QUEUE_FULL, retry_after=retry_after)
 
 
-def line_full(entry: Entry, retry_after: int) -> ApiError:
-    limit = entry.model.spec.queue.max_pending
+def line_full(entry: Entry, limit: int, retry_after: int) -> ApiError:
     text = f"as many requests wait for model '{entry.names[0]}' as may ({limit}), please try again"
     return ApiError(503, text, retry_after=retry_after)
 
