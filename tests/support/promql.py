@@ -43,22 +43,25 @@ class Question:
     step: float = INTERVAL
 
 
-def level(name: str, value: float, *, until: float = HOURS, **labels: str) -> Line:
+def level(name: str, value: float, **labels: str) -> Line:
     """A gauge that stays as it is."""
-    return _line(name, lambda _: value, until, labels)
+    return _line(name, lambda _: value, labels)
 
 
-def rising(name: str, rate: float, *, until: float = HOURS, **labels: str) -> Line:
+def rising(name: str, rate: float, **labels: str) -> Line:
     """A counter that grows by ``rate`` a second."""
-    return _line(name, lambda at: rate * at, until, labels)
+    return _line(name, partial(mul, rate), labels)
+
+
+def ended(line: Line, at: float) -> Line:
+    """The same, whose process was scraped for the last time at this moment."""
+    return Line(line.labels, [point for point in line.points if point[0] <= at])
 
 
 def observed(name: str, rate: float, value: float, *, bounds: Sequence[float], **labels: str) -> list[Line]:
     """A histogram that gets ``rate`` observations of ``value`` a second."""
     rates = {**{f"{bound:g}": rate * (value <= bound) for bound in bounds}, "+Inf": rate}
-    return [
-        _line(f"{name}_bucket", partial(mul, each), HOURS, {**labels, "le": bound}) for bound, each in rates.items()
-    ]
+    return [rising(f"{name}_bucket", each, le=bound, **labels) for bound, each in rates.items()]
 
 
 def scraped(texts: Iterable[str], every: float = SCRAPE, **labels: str) -> list[Line]:
@@ -97,8 +100,8 @@ def firing(rule: Mapping[str, object], lines: Iterable[Line], at: float = HOURS)
     return [line.labels for line in found if len(line.points) == looks]
 
 
-def _line(name: str, value: Callable[[float], float], until: float, labels: Mapping[str, str]) -> Line:
-    moments = [number * SCRAPE for number in range(int(until / SCRAPE) + 1)]
+def _line(name: str, value: Callable[[float], float], labels: Mapping[str, str]) -> Line:
+    moments = [number * SCRAPE for number in range(int(HOURS / SCRAPE) + 1)]
     return Line({"__name__": name, **labels}, [(at, value(at)) for at in moments])
 
 
