@@ -15,6 +15,7 @@ from corral_server.gateway.front import tls
 from corral_server.gateway.front.tls import TlsFiles, server_context
 from tests.support.fake_upstream import fake_upstream, stream
 from tests.support.gateway import MemoryDirectory, Running, entry, raw_request, run, running_gateway
+from tests.support.waiting import auntil
 
 
 def certificate(folder: Path, name: str) -> TlsFiles:
@@ -100,14 +101,37 @@ def test_new_connections_get_a_renewed_certificate_and_old_ones_go_on(
     run(scenario())
 
 
-def test_plain_bytes_at_a_tls_port_do_no_harm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_plain_http_at_a_tls_port_is_told_so(tmp_path: Path, method: str) -> None:
+    async def scenario() -> None:
+        files = certificate(tmp_path, "one")
+        async with (
+            fake_upstream() as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port)), tls=files) as gateway,
+        ):
+            answer = await gateway.http.request(method, "/api/chat", json={"model": "tiny"})
+            assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+            assert "this port speaks HTTPS" in answer.text or method == "HEAD"
+            await (await Client.to(gateway, files)).close()
+            await auntil(lambda: not gateway.server.server_state.connections)
+        assert not up.calls
+
+    run(scenario())
+
+
+def test_other_bytes_at_a_tls_port_do_no_harm(tmp_path: Path) -> None:
     async def scenario() -> None:
         files = certificate(tmp_path, "one")
         async with running_gateway(MemoryDirectory(), tls=files) as gateway:
-            reader, writer = await gateway.connect()
-            writer.write(raw_request())
-            assert b"HTTP/1.1 5" not in await asyncio.wait_for(reader.read(), 10)
-            writer.close()
+            for nonsense in (
+                b"\x16\x03\x01\xff\xff" + b"x" * 100_000,
+                b"SSH-2.0-x\r\n",
+                b"DELETE /api/delete HTTP/1.1\r\n",
+            ):
+                reader, writer = await gateway.connect()
+                writer.write(nonsense)
+                assert b"HTTP" not in await asyncio.wait_for(reader.read(), 10)
+                writer.close()
             await (await Client.to(gateway, files)).close()
 
     run(scenario())

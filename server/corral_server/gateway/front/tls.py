@@ -2,6 +2,7 @@
 
 The files are looked at when a client comes, at most once in ``INTERVAL``. A pair that cannot be used - half written, or
 of a key that is not the certificate's - leaves the one before in use. Connections that stand keep what they have.
+A client that speaks plain HTTP is told so in plain HTTP, and no word of it is taken for a request.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral_core.errors import InvalidSetting
+from corral_server.gateway.front.refusal import refusal
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
+_SPEAK_TLS = "this port speaks HTTPS: plain HTTP was sent to it"
 _Seen = tuple[tuple[int, int, int], ...]
 
 
@@ -73,9 +76,50 @@ class _Renewed:
         return tuple((state.st_ino, state.st_mtime_ns, state.st_size) for state in states)
 
 
+class _Greeting(ssl.SSLObject):
+    """One connection's TLS. ``incoming`` and ``outgoing`` are the bytes from and for its client, below TLS."""
+
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+    _told = False
+
+    def do_handshake(self) -> None:
+        """Once a client was told, it is waited for: it closes, or the time for a handshake is up."""
+        try:
+            if not self._told:
+                super().do_handshake()
+                return
+        except ssl.SSLError as error:
+            if error.reason != "HTTP_REQUEST":
+                raise
+            self._told = True
+            self.outgoing.write(refusal(400, _SPEAK_TLS, target=b"", prefix=""))
+        self.incoming.read()  # thrown away
+        raise ssl.SSLWantReadError
+
+
+class _Context(ssl.SSLContext):
+    """Its connections can answer plain HTTP."""
+
+    sslobject_class = _Greeting
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(made, _Greeting)
+        made.incoming, made.outgoing = incoming, outgoing
+        return made
+
+
 def _load(files: TlsFiles) -> ssl.SSLContext:
     """Raises OSError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(files.certificate, files.key, password=_no_password)
     return context
