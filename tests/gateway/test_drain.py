@@ -78,11 +78,17 @@ async def _answers(scene: Draining, path: str, status: int) -> bool:
 def test_readiness_goes_first_then_the_door_and_what_runs_or_waits_is_served() -> None:
     async def scenario() -> None:
         go_on = asyncio.Event()
-        async with draining(go_on, CORRAL_DRAIN_DELAY="3s", CORRAL_DRAIN_TIMEOUT="60s") as scene:
+        async with (
+            draining(go_on, CORRAL_DRAIN_DELAY="3s", CORRAL_DRAIN_TIMEOUT="60s") as scene,
+            httpx.AsyncClient(base_url=scene.http.base_url, trust_env=False) as kept,
+        ):
+            assert "connection" not in (await kept.get("/api/version")).headers
             scene.end()
             await auntil(lambda: _answers(scene, "/readyz", 503), what="readiness is off")
             assert await scene.status("/healthz") == 200
             assert await scene.status("/api/version") == 200, "new connections are still served"
+            for answer in (await kept.get("/api/version"), await scene.http.get("/api/version")):
+                assert answer.headers["connection"] == "close", "an answer is its connection's last"
             await auntil(lambda: _answers(scene, "/api/version", 0), what="the door is shut")
             assert scene.gateway.process.poll() is None
             assert not scene.stream.done()

@@ -1,8 +1,9 @@
 """The gateway under uvicorn: how it listens, and what SIGTERM does.
 
 On SIGTERM readiness goes off at once, while new connections are still accepted: for ``drain_delay``, in which whoever
-sends them here can notice. Then the listening sockets close, so that nobody new comes; requests that are held or
-running go on until the drain ends, and what is left then gets an error in its wire format.
+sends them here can notice. Each answer is then its connection's last, so that clients come back elsewhere. Then the
+listening sockets close, so that nobody new comes; requests that are held or running go on until the drain ends, and
+what is left then gets an error in its wire format.
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._gateway.draining = True
+        connections: set[object] = {*self.server_state.connections}  # uvicorn names only its own protocols
+        for connection in connections:
+            if isinstance(connection, FrontConnection):
+                connection.wind_down()
         for _ in range(math.ceil(self._delay / _TICK)):
             if not self.force_exit:  # a second signal does not wait
                 await asyncio.sleep(_TICK)

@@ -65,7 +65,7 @@ class FrontConnection(Ending):
         self._current: Exchange | None = None
         self._ahead: deque[Exchange] = deque()
         self._paused = False
-        self._closing = False
+        self._closing = self._winding_down = False
         self._deaf = False
         self._lost = False
         self._task: asyncio.Task[None] | None = None
@@ -86,6 +86,8 @@ class FrontConnection(Ending):
         self._patience = Patience(self, self._limits, self.loop)
         if len(self._state.connections) > self._limits.connections:
             self._crowd_out()
+        elif getattr(self._app, "draining", False):
+            self.wind_down()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)

@@ -43,6 +43,7 @@ class Ending(ABC):
     _fresh: Exchange | None
     _paused: bool
     _closing: bool
+    _winding_down: bool
     _deaf: bool
 
     @abstractmethod
@@ -74,10 +75,18 @@ class Ending(ABC):
         if len(self._state.connections) > self._limits.connections + SPARE and self._transport is not None:
             self._transport.abort()
 
+    def wind_down(self) -> None:
+        """From now on each request is answered as the connection's last: its client's next goes to another gateway."""
+        if self._most_headers >= 0:
+            self._winding_down = True
+            self._most_headers = -1
+
     def _unwelcome(self, reading: Exchange, path: str) -> bool:
         """Whether the request was refused, whose head is complete."""
-        if self._most_headers >= 0:
-            if len(reading.headers) > self._most_headers:
+        if self._winding_down:
+            reading.keep_alive = False
+        if self._most_headers >= 0 or self._winding_down:
+            if len(reading.headers) > self._limits.headers:
                 self._refuse(431, "The request has too many headers.")
             elif len(self._target) + sum(len(name) + len(value) for name, value in reading.headers) > self._limits.head:
                 self._refuse(431, "The head of the request is too large.")
