@@ -29,9 +29,8 @@ Ollama's API at the Service `corral`, port 11434. A value that the chart does no
 * *Behind an Ingress or a Gateway* answers are not buffered and may take long; the controller must be told so in its own
   way, and for ingress-nginx the annotations are there. A path prefix is taken off by the gateways (Ingress) or by the
   route (Gateway API).
-* *Monitors* read `/metrics` at the port `metrics` of gateways and at `http` of operator and runners. Where a
-  NetworkPolicy shuts the runners in, let the monitor in with `networkPolicy.runnersFrom`. [metrics.md](metrics.md) says
-  what is there, [alerts.md](alerts.md) what to do about each alert.
+* *Monitors* read `/metrics` at the port `metrics` of gateways and at `http` of operator and runners.
+  [monitoring.md](monitoring.md) has the values for a usual installation of Prometheus and Grafana.
 * *Certificate authorities*: `caBundle` is mounted into operator and gateways and named in SSL_CERT_FILE and
   REQUESTS_CA_BUNDLE. The API server is always checked with the cluster's own; runners reach nobody.
 * *What has no value of its own* ([settings.md](settings.md)) is set with `operator.env`, `gateway.env` or `runner.env`.

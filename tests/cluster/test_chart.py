@@ -77,7 +77,7 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
             "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
         },
         "tracing": {"endpoint": "http://collector.monitoring:4318"},
-        "networkPolicy": {"runnersFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
+        "networkPolicy": {"runnersFrom": [{"namespaceSelector": {"matchLabels": {"name": "debugging"}}}]},
     },
     "guarded": {
         "gateway": {
@@ -200,6 +200,42 @@ def test_large_numbers_are_written_as_people_write_them(helm: Helm) -> None:
     values = {variable["name"]: variable.get("value") for variable in variables}
     assert values["OLLAMA_CONTEXT_LENGTH"] == "2097152"
     assert values["OLLAMA_MAX_QUEUE"] == "5000000"
+
+
+def test_whoever_may_read_metrics_is_let_in_to_gateways_and_runners(helm: Helm) -> None:
+    monitor = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
+
+    def let_in(part: str, port: str, values: Mapping[str, object]) -> object:
+        made = rendered(helm, {"monitoring": values})
+        policy = next(item for item in made if at(item, "metadata", "name") == f"other-{part}")
+        rules = cast("list[Object]", at(policy, "spec", "ingress"))
+        return next(rule.get("from", "everybody") for rule in rules if rule["ports"] == [{"port": port}])
+
+    asked = {"enabled": True, "from": [monitor]}
+    assert let_in("gateways", "metrics", asked) == [monitor]
+    assert monitor in cast("list[Object]", let_in("runners", "http", asked))
+    for values in ({"enabled": True}, {"enabled": False, "from": [monitor]}):
+        assert monitor not in cast("list[Object]", let_in("runners", "http", values))
+
+
+def test_every_monitor_names_a_port_that_its_pods_have(helm: Helm) -> None:
+    made = rendered(helm, {"monitoring": {"enabled": True}})
+    monitors = [item for item in made if item["kind"] == "PodMonitor"]
+    deployments = [item for item in made if item["kind"] == "Deployment"]
+    assert len(monitors) == 3
+    for monitor in monitors:
+        wanted = cast("Mapping[str, str]", at(monitor, "spec", "selector", "matchLabels"))
+        port = at(monitor, "spec", "podMetricsEndpoints", 0, "port")
+        if wanted["app.kubernetes.io/name"] == "corral-runner":
+            assert port == "http"  # as the operator names it
+            continue
+        [pods] = [
+            cast("Object", at(item, "spec", "template"))
+            for item in deployments
+            if wanted.items() <= cast("Mapping[str, str]", at(item, "spec", "template", "metadata", "labels")).items()
+        ]
+        ports = cast("list[Object]", at(pods, "spec", "containers", 0, "ports"))
+        assert port in [one["name"] for one in ports]
 
 
 def _listed(cluster: Cluster) -> bool:
