@@ -10,9 +10,11 @@ the families bounds their labels: a series exists for as long as its number is t
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -20,6 +22,8 @@ LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Seconds: from an answer out of memory to a model that is read from a slow disk."""
 
 Labels = Mapping[str, str]
+
+_PLAIN = re.compile(r'[^"\\\n]*').fullmatch
 
 
 class Histogram:
@@ -38,22 +42,15 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One line: ``suffix`` comes after the family's name."""
-
-    labels: Labels
-    value: float
-    suffix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Family:
-    """All series of one name. ``kind`` is counter, gauge or histogram; ``text`` explains it in one line."""
+    """All series of one name. ``kind`` is counter, gauge or histogram; ``text`` explains it in one line; ``rows`` are
+    the lines of its series, made when they are asked for.
+    """
 
     name: str
     kind: str
     text: str
-    samples: Sequence[Sample]
+    rows: Iterator[str]
 
 
 Collector = Callable[[], Iterable[Family]]
@@ -63,41 +60,57 @@ Series = Iterable[tuple[Labels, float]]
 
 
 def counter(name: str, text: str, series: Series) -> Family:
-    return Family(name, "counter", text, [Sample(labels, value) for labels, value in series])
+    return Family(name, "counter", text, _rows(name, series))
 
 
 def gauge(name: str, text: str, series: Series) -> Family:
-    return Family(name, "gauge", text, [Sample(labels, value) for labels, value in series])
+    return Family(name, "gauge", text, _rows(name, series))
 
 
 def histogram(name: str, text: str, series: Iterable[tuple[Labels, Histogram]]) -> Family:
-    return Family(name, "histogram", text, [sample for labels, one in series for sample in _samples(labels, one)])
+    return Family(name, "histogram", text, (row for labels, one in series for row in _histogram(name, labels, one)))
 
 
 def render(collectors: Iterable[Collector]) -> str:
     """The text format, version 0.0.4."""
-    lines: list[str] = []
+    return "\n".join(lines(collectors)) + "\n"
+
+
+def lines(collectors: Iterable[Collector]) -> Iterator[str]:
+    """The same line by line, each with the numbers of the moment at which it is made."""
     for collect in collectors:
         for family in collect():
-            lines += (f"# HELP {family.name} {_escaped(family.text)}", f"# TYPE {family.name} {family.kind}")
-            lines += (f"{family.name}{one.suffix}{_labels(one.labels)} {_number(one.value)}" for one in family.samples)
-    return "\n".join(lines) + "\n"
+            yield f"# HELP {family.name} {_escaped(family.text)}"
+            yield f"# TYPE {family.name} {family.kind}"
+            yield from family.rows
 
 
-def _samples(labels: Labels, one: Histogram) -> Iterator[Sample]:
+def _rows(name: str, series: Series) -> Iterator[str]:
+    for labels, value in series:
+        inner = _inner(labels)
+        yield f"{name}{{{inner}}} {_number(value)}" if inner else f"{name} {_number(value)}"
+
+
+def _histogram(name: str, labels: Labels, one: Histogram) -> Iterator[str]:
     counts, total = list(one.counts), one.total
+    inner = _inner(labels)
+    start = f"{name}_bucket{{{inner}," if inner else f"{name}_bucket{{"
     reached = 0
-    for bound, count in zip((*one.bounds, math.inf), counts, strict=True):
+    for bound, count in zip(_bounds(one.bounds), counts, strict=True):
         reached += count
-        yield Sample({**labels, "le": _number(bound)}, reached, "_bucket")
-    yield Sample(labels, total, "_sum")
-    yield Sample(labels, reached, "_count")
+        yield f"{start}{bound} {reached}"
+    closed = f"{{{inner}}}" if inner else ""
+    yield f"{name}_sum{closed} {_number(total)}"
+    yield f"{name}_count{closed} {reached}"
 
 
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_quoted(value)}"' for name, value in labels.items()) + "}"
+@lru_cache(maxsize=64)
+def _bounds(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return tuple(f'le="{_number(bound)}"}}' for bound in (*bounds, math.inf))
+
+
+def _inner(labels: Labels) -> str:
+    return ",".join([f'{name}="{_quoted(value)}"' for name, value in labels.items()])
 
 
 def _escaped(text: str) -> str:
@@ -105,7 +118,7 @@ def _escaped(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return _escaped(text).replace('"', '\\"')
+    return text if _PLAIN(text) else _escaped(text).replace('"', '\\"')
 
 
 def _number(value: float) -> str:

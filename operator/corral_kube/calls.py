@@ -22,13 +22,13 @@ class Calls:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        self.seconds: dict[str, Histogram] = {}
+        self.seconds = {verb: Histogram(LATENCY) for verb in ("get", "list", *_VERBS.values())}
 
     def note(self, method: str, path: str, *, watch: bool, code: str, seconds: float) -> None:
         verb, resource = call_of(method, path, watch=watch)
         self.counts[verb, resource, code] += 1
         if not watch:
-            self.seconds.setdefault(verb, Histogram(LATENCY)).observe(seconds)
+            self.seconds[verb].observe(seconds)
 
     def families(self, prefix: str) -> Iterator[Family]:
         """``prefix`` is the process's, like ``corral_operator``."""

@@ -12,7 +12,7 @@ import pytest
 from corral_core.metrics import render
 from corral_core.process_metrics import process_families
 from corral_server.gateway.front.limits import Limits
-from corral_server.gateway.monitor import metrics_at
+from corral_server.gateway.monitor import SLICE, metrics_at
 from tests.support.exposition import families, problems, series, value
 from tests.support.fake_upstream import Behaviour, Call, fake_upstream, refuse, reply, stream
 from tests.support.gateway import MemoryDirectory, Running, endpoint, entry, gateway_over, run, running_gateway
@@ -48,6 +48,38 @@ def test_a_request_counts_by_model_path_and_code() -> None:
             assert value(text, "corral_gateway_time_to_first_byte_seconds_count", model=KEY) == 4
             assert value(text, "corral_gateway_queue_wait_seconds_bucket", model=KEY, le="0.001") == 4
             assert value(text, "corral_gateway_response_bytes_total", model=KEY) == 4 * 13
+
+    run(scene())
+
+
+def test_a_model_is_told_from_its_beginning_so_that_its_first_request_is_a_change() -> None:
+    async def scene() -> None:
+        directory = MemoryDirectory.of(entry("first"))
+        async with running_gateway(directory) as gateway:
+            directory.put(entry("second"))
+            for name in ("first", "second"):
+                assert value(told(gateway), "corral_gateway_wake_seconds_count", model=f"default/{name}") == 0
+
+    run(scene())
+
+
+def test_a_scrape_of_many_models_lets_streams_go_on() -> None:
+    async def scene() -> None:
+        directory = MemoryDirectory.of(*(entry(f"m{number}") for number in range(60)))
+        async with (
+            running_gateway(directory) as gateway,
+            metrics_at("127.0.0.1", 0, gateway.gateway.families) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as monitor,
+        ):
+            turns = 0
+            answer = asyncio.create_task(monitor.get("/metrics"))
+            while not answer.done():
+                turns += 1
+                await asyncio.sleep(0)
+            text = (await answer).text
+            assert turns > text.count("\n") / SLICE > 10
+            assert families(text).keys() == families(told(gateway)).keys()
+            assert problems(text) == ""
 
     run(scene())
 

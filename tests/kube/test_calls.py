@@ -43,7 +43,8 @@ def test_a_watch_counts_when_it_begins_and_has_no_duration() -> None:
     text = render([lambda: calls.families("corral_operator")])
     assert value(text, "corral_operator_api_requests_total", verb="watch", resource="pods", code="200") == 1
     assert families(text)["corral_operator_api_request_seconds"] == "histogram"
-    assert "_count" not in text
+    assert value(text, "corral_operator_api_request_seconds_count", verb="list") == 0
+    assert 'api_request_seconds_count{verb="watch"}' not in text
 
 
 def test_a_call_without_an_answer_counts_as_an_error() -> None:

@@ -64,10 +64,10 @@ def observed(name: str, rate: float, value: float, *, bounds: Sequence[float], *
     return [rising(f"{name}_bucket", each, le=bound, **labels) for bound, each in rates.items()]
 
 
-def scraped(texts: Iterable[str], every: float = SCRAPE, **labels: str) -> list[Line]:
-    """The series of one process' expositions, one after the other, with the labels that Prometheus adds."""
+def expositions(texts: Sequence[str], start: float = 0.0, **labels: str) -> list[Line]:
+    """The series of what a process told at one scrape after the other, with the labels that Prometheus adds."""
     found: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = {}
-    for at, text in zip(itertools.count(0.0, every), texts, strict=False):
+    for at, text in zip(itertools.count(start, SCRAPE), texts, strict=False):
         for family in parse(text):
             for sample in family.samples:
                 named = tuple(sorted({**labels, **sample.labels, "__name__": sample.name}.items()))

@@ -67,11 +67,14 @@ class Meter:
 
 
 class Meters:
-    """All of them. ``nobody`` counts what is not about a Model."""
+    """All of them, each from the moment at which its Model is known: what begins at 1 never seems to have changed.
+
+    ``nobody`` counts what is not about a Model.
+    """
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._meters: dict[str, Meter] = {}
+        self._meters = {entry.key: Meter() for entry in directory.entries()}
         self.nobody = Meter()
         directory.subscribe(self._changed)
 
@@ -87,6 +90,8 @@ class Meters:
     def _changed(self, key: str) -> None:
         if self._directory.get(key) is None:
             self._meters.pop(key, None)
+        elif key not in self._meters:
+            self._meters[key] = Meter()
 
     def families(self, queue: Queue) -> Iterator[Family]:
         """See the texts. ``queue`` is that of the dispatcher."""
@@ -95,14 +100,15 @@ class Meters:
         yield from self._levels(queue)
 
     def _counters(self) -> Iterator[Family]:
-        served = [*((key, meter) for key, meter in self._meters.items()), (NO_MODEL, self.nobody)]
+        known = list(self._meters.items())
+        served = [*known, (NO_MODEL, self.nobody)]
         yield counter(
             "corral_gateway_requests_total",
             "Requests that ended; code 499: the client left first.",
             [
                 ({"model": key, "api": api, "code": str(code)}, count)
                 for key, meter in served
-                for (api, code), count in meter.requests.items()
+                for (api, code), count in list(meter.requests.items())
             ],
         )
         yield counter(
@@ -113,7 +119,7 @@ class Meters:
         yield counter(
             "corral_gateway_broken_answers_total",
             "Answers that had begun with a good code and ended too early: the runner broke off, or the drain was over.",
-            [({"model": key}, meter.broken) for key, meter in self._meters.items()],
+            [({"model": key}, meter.broken) for key, meter in known],
         )
         yield counter(
             "corral_gateway_upstream_retries_total",
