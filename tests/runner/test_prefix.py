@@ -25,9 +25,9 @@ SHARED = 120
 ENDLESS = "root ::= [a-z ] root"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["own cells", "unified"])
-def engine(request: pytest.FixtureRequest) -> Iterator[LlamaEngine]:
-    options = EngineOptions(context_length=256, slots=4, batch=64, threads=1, unified=request.param)
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaEngine]:
+    options = EngineOptions(context_length=256, slots=4, batch=64, threads=1)
     engine = LlamaEngine.load(weights(), options)
     yield engine
     engine.close()

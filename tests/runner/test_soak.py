@@ -20,9 +20,8 @@ pytestmark = pytest.mark.process
     [
         EngineOptions(context_length=256, slots=6, batch=64, threads=1),
         EngineOptions(context_length=256, slots=6, batch=64, threads=1, draft=4),
-        EngineOptions(context_length=256, slots=6, batch=64, threads=1, draft=4, unified=True),
     ],
-    ids=["plain", "drafts", "drafts in unified memory"],
+    ids=["plain", "drafts"],
 )
 def test_hundreds_of_requests_of_every_kind_leave_nothing_behind(
     tmp_path: Path, options: EngineOptions, monkeypatch: pytest.MonkeyPatch

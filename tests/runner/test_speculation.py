@@ -61,9 +61,9 @@ def plain() -> Iterator[LlamaEngine]:
     engine.close()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["own cells", "unified"])
-def guessing(request: pytest.FixtureRequest) -> Iterator[LlamaEngine]:
-    options = EngineOptions(context_length=256, slots=4, batch=128, threads=1, draft=4, unified=request.param)
+@pytest.fixture(scope="module")
+def guessing() -> Iterator[LlamaEngine]:
+    options = EngineOptions(context_length=256, slots=4, batch=128, threads=1, draft=4)
     engine = LlamaEngine.load(weights(), options)
     yield engine
     engine.close()

@@ -147,8 +147,7 @@ class Stepper:
 
     def _speculate(self, streams: Sequence[Slot], room: int) -> int:
         """Drafts for the streams; returns how many tokens they are."""
-        length, unified = self._memory.length, self._context.unified
-        propose(streams, most=self._draft, room=room, length=length, unified=unified)
+        propose(streams, most=self._draft, room=room, length=self._memory.length)
         return sum(len(slot.generation.draft) for slot in streams if slot.generation is not None)
 
     def _decode(self) -> int:

@@ -31,10 +31,10 @@ class AdapterFile:
 class EngineOptions:
     """What a runner may set; 0 means automatic. ``context_length`` is for one slot and is held to the model's own.
 
-    ``unified`` puts the cells of all slots into one buffer. Without it a slot's attention does not pass over the
-    cells of others: measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth faster and a
-    single stream was a quarter faster. Either way there are cells for the whole window of every slot, so a free slot
-    is room for any prompt, and nothing that was begun ever waits for cells. Without ``embedding`` no embeddings are
+    Each slot has cells of its own for its whole window, so a free slot is room for any prompt, and nothing that was
+    begun ever waits for cells. In one buffer for all slots a slot's attention would pass over the cells of others:
+    measured on a CPU with 2000 tokens in each of four slots, prompts were read a fifth slower and a single stream was a
+    quarter slower. Without ``embedding`` no embeddings are
     made. ``draft`` tokens of a stream at most are decoded on speculation (``speculation.py``). ``adapters`` are by
     the names that tasks have. ``lock`` keeps the weights in memory whatever else needs it, where the system allows
     that; ``warm_up`` decodes once before the first request, which reads weights that are only mapped.
@@ -50,7 +50,6 @@ class EngineOptions:
     gpu_layers: int = -1
     cache_type: str = "f16"
     flash_attention: bool | None = None
-    unified: bool = False
     embedding: EmbeddingOptions | None = None
     adapters: Mapping[str, AdapterFile] = field(default_factory=dict)
 
@@ -81,7 +80,6 @@ def make_context(model: LlamaModel, options: EngineOptions, length: int) -> tupl
             batch=max(slots, min(options.batch, length * slots)),  # each stream has a token in every step
             threads=options.threads or available_cores(),
             outputs=1 + options.draft,
-            unified=options.unified,
             flash_attention=attention,
             cache_type=_CACHE_TYPES[options.cache_type],
         )

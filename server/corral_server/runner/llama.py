@@ -214,7 +214,6 @@ class LlamaContext:
         self.vocab_size = model.vocab_size
         self.pooling: int = C.llama_pooling_type(self._context)
         self._width: int = (C.llama_model_n_cls_out if self.pooling == _RANK else C.llama_model_n_embd_out)(handle)
-        self.unified = options.unified
         self.can_shift: bool = C.llama_memory_can_shift(self._memory)
         self._batch = C.llama_batch_init(options.batch, 0, 1)
         self.capacity = options.batch
@@ -270,13 +269,11 @@ class LlamaContext:
     def copy(self, source: int, target: int, end: int) -> bool:
         """Gives ``target``, in place of what it has, the source's positions [0, end).
 
-        Unified memory shares the cells; otherwise all of the source's cells are copied at the next decode. False when
-        this memory cannot forget what comes after ``end``: then the target is empty.
+        All of the source's cells are copied at the next decode. False when this memory cannot forget what comes after
+        ``end``: then the target is empty. Not for unified memory, where both would share the cells from then on, and
+        a shift of one would move the other's.
         """
         self.remove(target)
-        if self.unified:
-            C.llama_memory_seq_cp(self._memory, source, target, 0, end)
-            return True
         C.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # it aborts for a part
         if self.remove(target, end):
             return True

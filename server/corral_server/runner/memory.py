@@ -39,7 +39,7 @@ class SlotMemory:
     def forget(self, slot: Slot) -> None:
         """Gives all of the slot's cells back."""
         self._context.remove(slot.sequence)
-        slot.cells = []
+        slot.hold([])
 
     def forget_idle(self) -> None:
         """Gives back what idle slots keep for prompts that begin the same."""
@@ -50,12 +50,15 @@ class SlotMemory:
     def clear(self) -> None:
         self._context.clear()
         for slot in self._slots:
-            slot.cells = []
+            slot.hold([])
 
     def keep(self, slot: Slot, length: int) -> int:
-        """Forgets all but the first ``length`` cells; returns how many are left: none, when it must be all or none."""
+        """Forgets all but the first ``length`` reusable cells; returns how many are left, for a new generation.
+
+        None are when it must be all or none.
+        """
         if self._context.remove(slot.sequence, length):
-            del slot.cells[length:]
+            slot.hold(slot.reusable[:length])
         else:
             self.forget(slot)
         return len(slot.cells)
@@ -75,6 +78,7 @@ class SlotMemory:
         self._context.remove(slot.sequence, shift.start, shift.end)
         self._context.move(slot.sequence, shift.end, len(slot.cells), -shift.size)
         del slot.cells[shift.start : shift.end]
+        slot.shifted = min(shift.start, len(slot.reusable))
 
     def source(self, slot: Slot, prompt: Sequence[int]) -> Source | None:
         """Where the slot's generation may get the beginning of its prompt: never from one that began after it."""
@@ -89,22 +93,20 @@ class SlotMemory:
 
     def inherit(self, slot: Slot, source: Source) -> int:
         """Copies the source's beginning in place of what the slot has; returns how many cells the slot has then."""
-        tokens = source.slot.cells[: source.length]
+        tokens = source.slot.reusable[: source.length]
         if self._context.copy(source.slot.sequence, slot.sequence, source.length):
-            slot.cells = tokens
+            slot.hold(tokens)
         else:
             self.forget(slot)
         return len(slot.cells)
 
     def compact(self) -> None:
         """Closes gaps between the running slots where that pays."""
-        if self._context.unified:
-            return
         for source, target in moves(self._slots):
             if not self._context.copy(source.sequence, target.sequence, len(source.cells)):
-                target.cells = []
+                target.hold([])
                 return
             target.cells, target.generation, target.used = source.cells, source.generation, source.used
-            target.adapter = source.adapter
+            target.adapter, target.shifted = source.adapter, source.shifted
             source.generation = None
             self.forget(source)

@@ -29,7 +29,7 @@ class Source:
     owner: Generation | None
 
     def ready(self, prompt: Sequence[int]) -> bool:
-        cells = self.slot.cells
+        cells = self.slot.reusable
         return len(cells) >= self.length and tuple(cells[: self.length]) == tuple(prompt[: self.length])
 
     @property
@@ -43,13 +43,13 @@ class Source:
 def find_source(slot: Slot, prompt: Sequence[int], slots: Iterable[Slot], *, length: int) -> Source | None:
     """The other slot that spares ``slot`` most of the reading; None when none is worth a copy of ``length`` cells."""
     best: Source | None = None
-    had = common_prefix(slot.cells, prompt)
+    had = common_prefix(slot.reusable, prompt)
     least = max(_LEAST, length // _CELLS_PER_TOKEN)
     for other in slots:
         if other is slot:
             continue
         owner = other.generation
-        content = other.cells if owner is None else other.cells + owner.pending
+        content = other.reusable if owner is None or other.shifted is not None else other.cells + owner.pending
         shared = min(common_prefix(content, prompt), len(prompt) - 1)
         if shared - had >= least and (best is None or shared > best.length):
             best = Source(other, shared, owner)

@@ -104,10 +104,22 @@ class Slot:
     """When it was last given to a generation, as a count: the longest unused slot loses its cells first."""
     adapter: str = ""
     """The adapter that the cells were read with: they mean something else to any other."""
+    shifted: int | None = None
+    """From this cell on they were moved in a full window, and read after tokens that are gone: no prompt is to get
+    them, even where it has the same tokens."""
+
+    @property
+    def reusable(self) -> list[int]:
+        """The cells that are as a prompt of these tokens would make them."""
+        return self.cells if self.shifted is None else self.cells[: self.shifted]
+
+    def hold(self, cells: list[int]) -> None:
+        """These, read from the beginning on, in place of what it had."""
+        self.cells, self.shifted = cells, None
 
     def shares(self, prompt: Sequence[int], adapter: str = "") -> int:
         """How many tokens at the beginning of a prompt for ``adapter`` it holds already."""
-        return common_prefix(self.cells, prompt) if self.adapter == adapter else 0
+        return common_prefix(self.reusable, prompt) if self.adapter == adapter else 0
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

@@ -60,18 +60,17 @@ class Lookup:
         self._next_pause = min(_LONGEST_PAUSE, self._next_pause * 2)
 
 
-def propose(streams: Sequence[Slot], *, most: int, room: int, length: int, unified: bool) -> None:
+def propose(streams: Sequence[Slot], *, most: int, room: int, length: int) -> None:
     """Gives each stream's generation its draft for this step: ``room`` tokens in all, ``length`` is a slot's window.
 
-    llama.cpp decodes as many tokens of each sequence together as all of them have (but for unified memory), so the
-    drafts of a step are equally long, and there are none when most streams have none: the rest is a pass of its own.
+    llama.cpp decodes as many tokens of each sequence together as all of them have, so the drafts of a step are equally
+    long, and there are none when most streams have none: the rest is a pass of its own.
     """
     drafts = {slot: _draft(slot, most, length) for slot in streams}
     found = [slot for slot, draft in drafts.items() if draft]
     if not found or len(found) * 2 < len(streams):
         return
-    share = room // len(found)
-    even = share if unified else min(share, *(len(drafts[slot]) for slot in found))
+    even = min(room // len(found), *(len(drafts[slot]) for slot in found))
     for slot in found:
         if slot.generation is not None:
             slot.generation.draft = drafts[slot][:even]
