@@ -15,8 +15,8 @@ BASE = "docker.io/library/debian:bookworm-slim"
 """The Dockerfile's."""
 
 _SUITE = "bookworm"
-_PACKAGES = "python3,python3-venv,ca-certificates,libgomp1,libstdc++6"
-"""What the Dockerfile's first stage needs: with it there, the build asks no Debian mirror."""
+_PACKAGES = "python3,python3-venv,ca-certificates,libgomp1,libstdc++6,gcc,libc6-dev,python3-dev"
+"""What the Dockerfile's stages need: with it there, the build asks no Debian mirror. The images get what they run."""
 
 
 def provide(buildah: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "gcc": "gcc"}
 
 _COMMON = ("Dockerfile", "images", "pyproject.toml", "README.md", "LICENSE", "operator", "server")
 _PARTS = {
-    "control": (*_COMMON, "requirements/control.txt"),
+    "control": (*_COMMON, "requirements/control.txt", "scripts/compile_hook.py"),
     "runner": (*_COMMON, "requirements/runner.txt", "scripts/llama_wheel.py"),
 }
 _KEPT = 6
