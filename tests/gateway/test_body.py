@@ -135,6 +135,7 @@ def test_a_large_hostile_body_costs_little() -> None:
         ("/api/chat", b"{}", 400, "model is required"),
         ("/api/embeddings", b"{}", 400, "model is required"),
         ("/v1/completions", b"{}", 404, "model '' not found"),
+        ("/v1/chat/completions", b"{}", 400, "[] is too short - 'messages'"),
         ("/v1/responses", b"{}", 400, "model is required"),
         ("/v1/messages", b"{}", 400, "model is required"),
         ("/v1/embeddings", b"{}", 400, "invalid input"),

@@ -176,3 +176,9 @@ def test_a_runner_that_loads_asks_for_another_try() -> None:
     with served(runner_state()) as runner:
         response = runner.post(PATH, HELLO)
     assert (response.status_code, response.headers["corral-retry"]) == (503, "loading")
+
+
+def test_a_stop_that_is_no_text_is_refused(runner: ServedRunner) -> None:
+    answer = runner.post(PATH, {"model": "tiny", "prompt": "x", "stop": ["a", None]})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "invalid type for 'stop' field: <nil>"

@@ -16,6 +16,8 @@ from tests.support.runner_server import ServedRunner, runner_state, served, serv
 PATH = "/v1/chat/completions"
 HELLO: dict[str, object] = {"model": "Tiny:Latest", "messages": [{"role": "user", "content": "hi"}]}
 
+PNG = "data:image/png;base64,aGk="
+
 
 @pytest.fixture(scope="module")
 def shared_engine() -> FakeEngine:
@@ -132,6 +134,12 @@ def test_parts_become_messages(runner: ServedRunner, engine: FakeEngine) -> None
     assert engine.prompt_text() == "[user]a[user]b[assistant]"
 
 
+@pytest.mark.parametrize("message", [{"role": "user"}, {"role": "user", "content": None}])
+def test_a_content_of_null_is_empty(runner: ServedRunner, engine: FakeEngine, message: dict[str, object]) -> None:
+    assert runner.post(PATH, HELLO | {"messages": [message]}).status_code == 200
+    assert engine.prompt_text() == "[user][assistant]"
+
+
 def test_the_keep_alive_of_the_instance_is_left_alone(runner: ServedRunner) -> None:
     runner.post(PATH, HELLO | {"keep_alive": 1})
     assert runner.http.get("/activity").json()["keep_alive_s"] == 300
@@ -152,8 +160,18 @@ def test_the_keep_alive_of_the_instance_is_left_alone(runner: ServedRunner) -> N
             "image URLs are not currently supported, please use base64 encoded data instead",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG}}]}]},
             '"Tiny:Latest" does not support images',
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/gif;base64,"}]}]},
+            "invalid image input",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid message format"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "invalid message format"),
+        (
+            {"messages": "x"},
+            "json: cannot unmarshal string into Go struct field ChatCompletionRequest.messages of type []openai.Message",
         ),
     ],
 )

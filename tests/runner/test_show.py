@@ -59,8 +59,8 @@ def test_parameters_are_lines_with_their_values_in_one_column(runner: ServedRunn
 def test_the_modelfile_says_the_same(runner: ServedRunner) -> None:
     modelfile = runner.post("/api/show", {"model": "tiny"}).json()["modelfile"]
     assert modelfile.startswith("FROM package://weights/tiny.gguf\n")
-    assert 'SYSTEM """be kind"""' in modelfile
-    assert 'PARAMETER stop "B"' in modelfile
+    assert "SYSTEM be kind\n" in modelfile
+    assert "PARAMETER stop B\n" in modelfile
 
 
 def test_the_legacy_name_works(runner: ServedRunner) -> None:
@@ -83,7 +83,7 @@ def test_a_template_of_the_model_is_shown_with_what_it_can_do() -> None:
     with serving(FakeEngine(), spec={"template": source}) as runner:
         body = runner.post("/api/show", {"model": "tiny"}).json()
     assert (body["template"], body["capabilities"]) == (source, ["completion", "tools", "insert"])
-    assert f'TEMPLATE """{source}"""' in body["modelfile"]
+    assert f"TEMPLATE {source}\n" in body["modelfile"]
 
 
 def test_a_verbose_one_has_the_arrays_and_the_tensors_of_the_file(tmp_path: Path) -> None:
@@ -110,3 +110,11 @@ def test_a_verbose_one_has_the_arrays_and_the_tensors_of_the_file(tmp_path: Path
 def test_a_gateway_tells_when_the_model_was_changed(runner: ServedRunner, told: str, shown: str) -> None:
     answer = runner.http.post("/api/show", json={"model": "tiny"}, headers={"corral-modified": told})
     assert answer.json()["modified_at"].startswith(shown)
+
+
+def test_a_modelfile_quotes_only_what_would_be_read_wrongly() -> None:
+    spec = {"system": 'say "hi"\nand no more', "parameters": {"stop": [" end", "a b"], "temperature": 0.5}}
+    with serving(FakeEngine(), spec=spec) as runner:
+        modelfile = runner.post("/api/show", {"model": "tiny"}).json()["modelfile"]
+    assert 'SYSTEM """say "hi"\nand no more"""\n' in modelfile
+    assert 'PARAMETER temperature 0.5\nPARAMETER stop " end"\nPARAMETER stop a b\n' in modelfile

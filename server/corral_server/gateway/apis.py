@@ -34,10 +34,12 @@ class Api:
         """The error for a body without ``model``."""
         if self.path == "/v1/embeddings" and data.get("input") in (None, []):
             return ApiError(400, "invalid input")
+        if self.path == "/v1/chat/completions" and data.get("messages") in (None, []):
+            return ApiError(400, "[] is too short - 'messages'")
         return ApiError(*self.missing)
 
 
-APIS: Mapping[str, Api] = {
+APIS: dict[str, Api] = {
     api.path: api
     for api in (
         Api("/api/generate", "GenerateRequest", _EMPTY_NAME, _UNKNOWN),

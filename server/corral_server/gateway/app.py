@@ -20,9 +20,9 @@ from corral_server.gateway.apis import APIS, SHOW, Api
 from corral_server.gateway.bodies import Bodies, Gone
 from corral_server.gateway.body import field, parse_body
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.cors import FORBIDDEN, Origins, host_allowed, is_loopback
 from corral_server.gateway.directory import Directory, Entry
 from corral_server.gateway.encoding import plain_body
+from corral_server.gateway.entrance import Entrance
 from corral_server.gateway.express import LIMIT as EXPRESS_LIMIT
 from corral_server.gateway.forward import Forwarder, answer_error, answer_shutdown
 from corral_server.gateway.front.exchange import Exchange
@@ -35,9 +35,10 @@ from corral_server.gateway.messages import (
     Request,
     Scope,
     Send,
-    error_answer,
     json_answer,
+    request_of,
     send_answer,
+    without,
 )
 from corral_server.gateway.observing import Observing
 from corral_server.gateway.peers.known import Peers
@@ -73,8 +74,7 @@ class Gateway:
         self._directory = directory if self._guard is None else AllowedDirectory(directory)
         self._config = config
         self._bodies = Bodies(config.body_limit, max(config.body_limit, config.bodies_limit))
-        self._origins = Origins(config.origins)
-        self._checks_host = is_loopback(config.host)
+        self._entrance = Entrance(config.origins, host=config.host)
         self._alone = peers is None
         self.limits = config.limits
         self.draining = False
@@ -133,7 +133,7 @@ class Gateway:
                 return
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send, prefix=self._config.path_prefix)
+        request = request_of(scope, receive, send, prefix=self._config.path_prefix)
         self._observing.begin(request, self._paths)
         await self._guarded(request, self._handle(request))
 
@@ -157,7 +157,7 @@ class Gateway:
             request.let_go()
 
     async def _handle(self, request: Request) -> Answer | None:
-        answer = self._admit(request)
+        answer = self._entrance.admit(request)
         if answer is not None:
             return answer
         if self._guard is not None:
@@ -165,17 +165,18 @@ class Gateway:
         return await self._routed(request)
 
     async def _routed(self, request: Request) -> Answer | None:
-        handler = self._routes.find(request.method, request.path)
+        handler = self._routes.find(request.method, request.path, request.query)
         return handler if isinstance(handler, Answer) else await handler(request)
 
     def express(self, exchange: Exchange) -> bool:
         """The short way for a complete request; False, and nothing done, when it must go the usual one."""
-        request = Request(exchange.scope, exchange.receive, exchange.send, prefix=self._config.path_prefix)
-        api = APIS.get(request.path)
+        path = without(self._config.path_prefix, exchange.path)
+        api = APIS.get(path)
         body = exchange.whole_body()
-        if api is None or request.method != "POST" or len(body) > EXPRESS_LIMIT or self._admit(request) is not None:
+        if api is None or exchange.method != "POST" or len(body) > EXPRESS_LIMIT:
             return False
-        if request.encoding:
+        request = _request_of(exchange, path)
+        if self._entrance.admit(request) is not None or request.encoding:
             return False
         try:
             data = self._parse(api, body)
@@ -185,10 +186,15 @@ class Gateway:
                 return False
             request.unknown = api.unknown.replace("{}", model)
             if self._guard is not None:
-                return self._guard.at_once(request, model, lambda: self._send_at_once(request, exchange, entry, body))
+                return self._send_guarded(self._guard, request, exchange, entry=entry, model=model, body=body)
             return self._send_at_once(request, exchange, entry, body)
         except (ApiError, InvalidName):
             return False
+
+    def _send_guarded(
+        self, guard: Guard, request: Request, exchange: Exchange, *, entry: Entry, model: str, body: bytes
+    ) -> bool:
+        return guard.at_once(request, model, lambda: self._send_at_once(request, exchange, entry, body))
 
     def _send_at_once(self, request: Request, exchange: Exchange, entry: Entry, body: bytes) -> bool:
         sent = self._forwarder.express(request, entry, body, exchange=exchange, resume=self._resume)
@@ -199,35 +205,6 @@ class Gateway:
     def _resume(self, request: Request, work: Callable[[], Awaitable[None]]) -> None:
         assert request.exchange is not None  # only those with one go ahead without a coroutine
         request.exchange.go_on(lambda: self._guarded(request, work()))
-
-    def _admit(self, request: Request) -> Answer | None:
-        """CORS and the Host check: the answer that ends the request here, if it does."""
-        host, origin = None, b""
-        for name, value in request.headers:
-            if name == b"host":
-                if host is not None:
-                    return error_answer(request.path, 400, "too many Host headers")
-                host = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"content-length":
-                request.length = value
-            elif name == b"connection":
-                request.connection = b",".join((request.connection, value)) if request.connection else value
-            elif name == b"content-encoding":
-                request.encoding = value
-        if host is None:
-            if request.exchange is not None and not request.exchange.old:
-                return error_answer(request.path, 400, "missing required Host header")
-            host = b""
-        if origin:
-            verdict = self._origins.check(request.method, origin, host)
-            if isinstance(verdict, Answer):
-                return verdict
-            request.extra = verdict
-        if self._checks_host and not host_allowed(host):
-            return FORBIDDEN
-        return None
 
     async def _forward(self, request: Request) -> Answer | None:
         api = APIS[request.path]
@@ -347,3 +324,15 @@ class Gateway:
 
     async def _audio(self, request: Request) -> Answer:
         raise ApiError(501, _NO_AUDIO)
+
+
+def _request_of(exchange: Exchange, path: str) -> Request:
+    return Request(
+        exchange.method,
+        path,
+        query=exchange.query,
+        headers=exchange.headers,
+        receive=exchange.receive,
+        send=exchange.send,
+        exchange=exchange,
+    )

@@ -31,7 +31,9 @@ class AnthropicApi:
 
     async def messages(self, request: Request) -> Response:
         started = started_at(request.headers)
-        fields = parse_body(await read_body(request), kind="MessagesRequest", missing=MISSING_BODY_OPENAI)
+        fields = parse_body(
+            await read_body(request), kind="MessagesRequest", package="anthropic", missing=MISSING_BODY_OPENAI
+        )
         model = _checked(fields)
         messages, tools = messages_of(fields), tools_of(fields)
         choice, think = choice_of(fields, tools), _think(fields)

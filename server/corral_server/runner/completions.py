@@ -12,7 +12,7 @@ from corral_server.runner.completion_writer import CompletionWriter
 from corral_server.runner.native import Generate
 from corral_server.runner.openai import options_of
 from corral_server.runner.openai_writer import EVENTS
-from corral_server.runner.requests import MISSING_BODY_OPENAI, Fields, parse_body, read_body
+from corral_server.runner.requests import MISSING_BODY_OPENAI, Fields, go_type, parse_body, read_body
 from corral_server.runner.state import RunnerState
 from corral_server.wire.errors import ApiError
 
@@ -27,7 +27,9 @@ class CompletionsApi:
 
     async def complete(self, request: Request) -> Response:
         started = started_at(request.headers)
-        fields = parse_body(await read_body(request), kind="CompletionRequest", missing=MISSING_BODY_OPENAI)
+        fields = parse_body(
+            await read_body(request), kind="CompletionRequest", package="openai", missing=MISSING_BODY_OPENAI
+        )
         common, asked = _common(fields), Generate(prompt=fields.text("prompt"), suffix=fields.text("suffix"))
         usage = fields.sub("stream_options", "StreamOptions").flag("include_usage") or False
         if not common.model:
@@ -49,6 +51,9 @@ class CompletionsApi:
 
 def _common(fields: Fields) -> Common:
     """``logprobs`` is how many likely tokens are told beside each one; Ollama takes 0 for none at all."""
+    for item in fields.items("stop") if isinstance(fields.raw("stop"), list) else ():
+        if not isinstance(item, str):
+            raise ApiError(400, f"invalid type for 'stop' field: {go_type(item)}")
     top = fields.integer("logprobs") or 0
     if top > capabilities.MAX_LOGPROBS:
         raise ApiError(400, f"top_logprobs must be between 0 and {capabilities.MAX_LOGPROBS}")

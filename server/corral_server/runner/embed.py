@@ -86,7 +86,9 @@ class EmbedApi:
 
     async def openai(self, request: Request) -> Response:
         started = started_at(request.headers)
-        fields = parse_body(await read_body(request), kind="EmbedRequest", missing=MISSING_BODY_OPENAI)
+        fields = parse_body(
+            await read_body(request), kind="EmbedRequest", package="openai", missing=MISSING_BODY_OPENAI
+        )
         encoding = fields.text("encoding_format")
         if encoding and encoding.lower() not in ("float", "base64"):
             allowed = "Supported values: ['float', 'base64']."

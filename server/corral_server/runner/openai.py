@@ -17,7 +17,7 @@ from corral_server.runner.capabilities import Think
 from corral_server.runner.chat import Chat, chat_work, check_chat
 from corral_server.runner.common import Common
 from corral_server.runner.openai_writer import OpenAIWriter
-from corral_server.runner.requests import MISSING_BODY_OPENAI, Fields, parse_body, read_body
+from corral_server.runner.requests import MISSING_BODY_OPENAI, Fields, go_type, parse_body, read_body
 from corral_server.runner.state import RunnerState
 from corral_server.runner.templates import Message
 from corral_server.runner.tools import choice_of, tools_of
@@ -39,6 +39,8 @@ _EFFORTS: Mapping[str, Think] = {
 }
 _URL_IMAGE = "image URLs are not currently supported, please use base64 encoded data instead"
 
+_IMAGES = (*(f"data:image/{kind};base64," for kind in ("jpeg", "jpg", "png", "webp")), "data:;base64,")
+
 
 class OpenAIApi:
     """The endpoint over one runner."""
@@ -48,7 +50,9 @@ class OpenAIApi:
 
     async def chat(self, request: Request) -> Response:
         started = started_at(request.headers)
-        fields = parse_body(await read_body(request), kind="ChatCompletionRequest", missing=MISSING_BODY_OPENAI)
+        fields = parse_body(
+            await read_body(request), kind="ChatCompletionRequest", package="openai", missing=MISSING_BODY_OPENAI
+        )
         model, messages = fields.text("model"), _messages(fields)
         tools = tools_of(fields)
         chat = Chat(_common(fields, model), messages, tools, choice_of(fields.raw("tool_choice"), tools))
@@ -121,19 +125,21 @@ def _messages(fields: Fields) -> list[Message]:
         elif content is None or isinstance(content, str):
             messages.append({"role": role, "content": content or "", **dict(_extras(item))})
         else:
-            raise ApiError(400, f"invalid message content type: {_GO_TYPES[type(content)]}")
+            raise ApiError(400, f"invalid message content type: {go_type(content)}")
     return messages
 
 
 def _part(role: str, part: Fields) -> Message:
     kind = part.text("type")
-    if kind == "text":
+    if kind == "text" and isinstance(part.raw("text"), str):
         return {"role": role, "content": part.text("text")}
-    if kind == "image_url":
+    if kind == "image_url" and "image_url" in part:
         link = part.raw("image_url")
         url = link if isinstance(link, str) else part.sub("image_url", "ImageURL").text("url")
         if url.startswith(("http://", "https://")):
             raise ApiError(400, _URL_IMAGE)
+        if not url.startswith(_IMAGES):
+            raise ApiError(400, "invalid image input")
         return {"role": role, "content": "", "images": [url]}
     raise ApiError(400, "invalid message format")
 
@@ -159,6 +165,3 @@ def _call(call: Fields) -> dict[str, object]:
     if not isinstance(arguments, dict):
         raise ApiError(400, "invalid tool call arguments")
     return {"id": call.text("id"), "function": {"name": function.text("name"), "arguments": arguments}}
-
-
-_GO_TYPES = {bool: "bool", int: "float64", float: "float64", dict: "map[string]interface {}"}

@@ -16,13 +16,21 @@ from typing import NoReturn
 from starlette.requests import Request
 
 from corral_server.wire.errors import ApiError
-from corral_server.wire.go_json import quoted, syntax_error
+from corral_server.wire.go_json import constant_error, syntax_error
 
 MISSING_BODY = "missing request body"
 MISSING_BODY_OPENAI = "EOF"
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _GO_NAMES = {str: "string", bool: "bool", list: "array", dict: "object", int: "number", float: "number"}
+_GO_TYPES: Mapping[type, str] = {
+    str: "string",
+    bool: "bool",
+    int: "float64",
+    float: "float64",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+}
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -41,21 +49,22 @@ async def read_body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def parse_body(body: bytes, *, kind: str, missing: str = MISSING_BODY) -> Fields:
-    """The fields of the first JSON value; ``kind`` is Go's name of the request type, for the error texts."""
+def parse_body(body: bytes, *, kind: str, package: str = "api", missing: str = MISSING_BODY) -> Fields:
+    """The fields of the first JSON value; ``kind`` is the request's type in a Go ``package``, for the error texts."""
     text = body.decode("utf-8", "replace")
     value = _first_value(text, missing)
     if not isinstance(value, dict):
-        raise ApiError(400, f"json: cannot unmarshal {_go_name(value)} into Go value of type api.{kind}")
+        raise ApiError(400, f"json: cannot unmarshal {_go_name(value)} into Go value of type {package}.{kind}")
     if _ESCAPED_SURROGATE.search(text):
         value = {key: without_surrogates(item) for key, item in value.items()}
-    return Fields(value, kind)
+    return Fields(value, kind, package=package)
 
 
 class Fields:
     """One JSON object whose fields are read by lower-case name and checked type; unset and null give the default."""
 
-    def __init__(self, data: Mapping[str, object], kind: str) -> None:
+    def __init__(self, data: Mapping[str, object], kind: str, *, package: str = "api") -> None:
+        self._package = package
         self._data = {key.lower(): value for key, value in data.items() if value is not None}
         self._kind = kind
 
@@ -95,7 +104,8 @@ class Fields:
 
     def objects(self, name: str, kind: str) -> list[Fields]:
         """A list of objects of Go type ``kind``."""
-        return [self._object(name, value, f"api.{kind}") for value in self.items(name, f"[]api.{kind}")]
+        go_type = f"{self._package}.{kind}"
+        return [self._object(name, value, go_type) for value in self.items(name, f"[]{go_type}")]
 
     def mapping(self, name: str) -> dict[str, object]:
         """An object whose keys keep their case."""
@@ -104,21 +114,23 @@ class Fields:
 
     def sub(self, name: str, kind: str) -> Fields:
         """A nested object of Go type ``kind``; one without fields when it is unset."""
-        return self._object(name, self._data.get(name, {}), f"api.{kind}")
+        return self._object(name, self._data.get(name, {}), f"{self._package}.{kind}")
 
-    def items(self, name: str, go_type: str = "[]interface {}") -> list[object]:
+    def items(self, name: str, kind: str = "[]interface {}") -> list[object]:
         """A list whose items are not checked."""
         value = self._data.get(name, [])
-        return value if isinstance(value, list) else self._refuse(name, value, go_type)
+        return value if isinstance(value, list) else self._refuse(name, value, kind)
 
-    def _object(self, name: str, value: object, go_type: str) -> Fields:
+    def _object(self, name: str, value: object, kind: str) -> Fields:
         if value is not None and not isinstance(value, dict):
-            self._refuse(name, value, go_type)
-        return Fields(value or {}, f"{self._kind}.{name}")
+            self._refuse(name, value, kind)
+        return Fields(value or {}, f"{self._kind}.{name}", package=self._package)
 
     def _refuse(self, name: str, value: object, go_type: str) -> NoReturn:
-        field = f"{self._kind}.{name}"
-        raise ApiError(400, f"json: cannot unmarshal {_go_name(value)} into Go struct field {field} of type {go_type}")
+        field, what = f"{self._kind}.{name}", _go_name(value)
+        if go_type == "int" and isinstance(value, float):
+            what = f"number {value}"
+        raise ApiError(400, f"json: cannot unmarshal {what} into Go struct field {field} of type {go_type}")
 
 
 def _first_value(text: str, missing: str) -> object:
@@ -137,12 +149,17 @@ def _first_value(text: str, missing: str) -> object:
     return value
 
 
+def go_type(value: object) -> str:
+    """What Go calls the type that a JSON value has where any is allowed."""
+    return "<nil>" if value is None else _GO_TYPES[type(value)]
+
+
 def _go_name(value: object) -> str:
     return "null" if value is None else _GO_NAMES[type(value)]
 
 
 def _no_constant(name: str) -> object:
-    raise ApiError(400, f"invalid character {quoted(name[0])} looking for beginning of value")
+    raise ApiError(400, constant_error(name))
 
 
 def _finite(text: str) -> float:

@@ -29,7 +29,9 @@ class ResponsesApi:
 
     async def responses(self, request: Request) -> Response:
         started = started_at(request.headers)
-        fields = parse_body(await read_body(request), kind="ResponsesRequest", missing=MISSING_BODY_OPENAI)
+        fields = parse_body(
+            await read_body(request), kind="ResponsesRequest", package="openai", missing=MISSING_BODY_OPENAI
+        )
         model, messages, tools = fields.text("model"), messages_of(fields), tools_of(fields)
         common = _common(fields, model)
         chat = Chat(common, messages, tools, choice_of(fields.raw("tool_choice"), tools))

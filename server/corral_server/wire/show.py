@@ -78,20 +78,38 @@ def _modelfile(spec: ModelSpec, template: str, system: str) -> str:
     """The Model as a Modelfile would say it."""
     lines = [f"FROM {spec.source}"]
     if template:
-        lines.append(f'TEMPLATE """{template}"""')
+        lines.append(f"TEMPLATE {_quoted(template)}")
     if system:
-        lines.append(f'SYSTEM """{system}"""')
-    lines += [f"PARAMETER {name} {value}" for name, value in _parameters(spec)]
+        lines.append(f"SYSTEM {_quoted(system)}")
+    lines += [f"PARAMETER {name} {_quoted(_plain(value))}" for name, value in _values(spec)]
     if spec.license:
-        lines.append(f'LICENSE """{spec.license}"""')
+        lines.append(f"LICENSE {_quoted(spec.license)}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """As Ollama writes it into a Modelfile: in quotes only where it would be read wrongly without them."""
+    if "\n" not in text and text.strip(" ") == text:
+        return text
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
 
 
 def _parameters(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """One pair for every line: a list of stop strings becomes several. Texts are quoted, as in Ollama's answer."""
+    for name, value in _values(spec):
+        yield name, json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
+
+
+def _values(spec: ModelSpec) -> Iterator[tuple[str, object]]:
     for name, value in spec.parameters.items():
         for item in value if isinstance(value, list | tuple) else [value]:
-            yield name, json.dumps(item, ensure_ascii=False) if isinstance(item, str | bool) else f"{item:.12g}"
+            yield name, item
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
 def _model_info(facts: ModelFacts | None, basename: str) -> dict[str, object]:
