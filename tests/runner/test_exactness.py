@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from corral_server.runner.contexts import AdapterFile
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import Sampling, Task
 from tests.runner.engines import GREEDY, answer, ask
-from tests.support.tiny_model import write
+from tests.support.lora import write_lora
+from tests.support.tiny_model import EMBEDDING, LAYERS, write
 
 pytestmark = pytest.mark.process
 
 CONTEXT = 160
 TASKS = 120
+ADAPTERS = ("one", "two")
 EXACT = EngineOptions(context_length=CONTEXT, slots=4, batch=64, threads=1, cache_type="f32", flash_attention=False)
 _SAMPLINGS = (
     GREEDY,
@@ -37,14 +40,14 @@ _GRAMMARS = (None, None, 'root ::= "{" [a-z ]+ "}"', 'root ::= [0-9]+ ("," [0-9]
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
-    engine = LlamaEngine.load(write(tmp_path_factory.mktemp("alone")), replace(EXACT, slots=1))
+    engine = _load(tmp_path_factory.mktemp("alone"), replace(EXACT, slots=1))
     yield engine
     engine.close()
 
 
 @pytest.mark.parametrize("draft", [0, 8], ids=["plain", "drafts"])
 def test_many_at_once_say_what_each_says_alone(tmp_path: Path, alone: LlamaEngine, draft: int) -> None:
-    engine = LlamaEngine.load(write(tmp_path), replace(EXACT, draft=draft))
+    engine = _load(tmp_path, replace(EXACT, draft=draft))
     try:
         tasks = [_task(engine, random.Random(number)) for number in range(TASKS)]
         together = asyncio.run(_answers(engine, tasks))
@@ -61,6 +64,14 @@ def test_cells_that_a_full_window_moved_are_of_no_use_to_others(alone: LlamaEngi
     got = answer(alone, Task(short, GREEDY, max_tokens=4))
     assert got.finish.cached_tokens == 16
     assert got.finish.generated == _fresh(alone, Task(short, GREEDY, max_tokens=4))
+
+
+def _load(folder: Path, options: EngineOptions) -> LlamaEngine:
+    adapters = {}
+    for seed, name in enumerate(ADAPTERS):
+        path = write_lora(folder / f"{name}.gguf", seed=seed, width=EMBEDDING, layers=LAYERS)
+        adapters[name] = AdapterFile(path)
+    return LlamaEngine.load(write(folder), replace(options, adapters=adapters))
 
 
 def _fresh(engine: LlamaEngine, task: Task) -> tuple[int, ...]:
@@ -95,6 +106,7 @@ def _task(engine: LlamaEngine, draw: random.Random) -> Task:
         max_tokens=draw.choice((1, 8, 24, 60)),
         keep=draw.choice((0, 4, 20)),
         shift=draw.random() < 0.8,
+        adapter=draw.choice(("", "", *ADAPTERS)),
     )
 
 

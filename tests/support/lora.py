@@ -12,14 +12,16 @@ WIDTH, LAYERS = 576, 30
 _F32 = 6
 
 
-def write_lora(path: Path, *, seed: int, rank: int = 4, strength: float = 2.0, width: int = WIDTH) -> Path:
+def write_lora(
+    path: Path, *, seed: int, rank: int = 4, strength: float = 2.0, width: int = WIDTH, layers: int = LAYERS
+) -> Path:
     """Changes the query and output projections of each layer's attention; other seeds, other changes.
 
-    With another ``width`` the adapter does not fit the model.
+    With another ``width`` the adapter does not fit the model, but one of that width and of as many ``layers``.
     """
     random = np.random.default_rng(seed)
     tensors = []
-    for layer in range(LAYERS):
+    for layer in range(layers):
         for part in ("attn_q", "attn_output"):
             down = random.standard_normal((rank, width)).astype(np.float32) / np.sqrt(width)
             up = strength * random.standard_normal((width, rank)).astype(np.float32) / np.sqrt(rank)
