@@ -6,7 +6,7 @@ Names of headers are lower-case bytes, as ASGI has them. Nothing here reads a bo
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -54,17 +54,24 @@ class Request:
         "unknown",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, prefix: str = "") -> None:
-        """``prefix`` is taken off the path where it is there; with a "/" at its begin and none at its end, or empty."""
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        if prefix and f"{self.path}/".startswith(f"{prefix}/"):
-            self.path = self.path[len(prefix) :] or "/"
-        self.query: bytes = scope["query_string"]
-        self.headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: bytes,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange | None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
         self.receive = receive
         self.send = send
-        self.exchange: Exchange | None = scope.get("corral.exchange")
+        self.exchange = exchange
         self.extra: Headers = []
         self.length = b""
         self.connection = b""
@@ -88,6 +95,26 @@ class Request:
         """The answer that has begun ends too early."""
         if self.exchange is not None and self.exchange.record is not None:
             self.exchange.record.broken = True
+
+
+def request_of(scope: Scope, receive: Receive, send: Send, *, prefix: str = "") -> Request:
+    """The request of an ASGI call; for ``prefix`` see ``without``."""
+    return Request(
+        scope["method"],
+        without(prefix, scope["path"]),
+        query=scope["query_string"],
+        headers=list(scope["headers"]),
+        receive=receive,
+        send=send,
+        exchange=scope.get("corral.exchange"),
+    )
+
+
+def without(prefix: str, path: str) -> str:
+    """The path less the prefix, where it is there; that has a "/" at its begin and none at its end, or is empty."""
+    if prefix and f"{path}/".startswith(f"{prefix}/"):
+        return path[len(prefix) :] or "/"
+    return path
 
 
 @dataclass(frozen=True, slots=True)

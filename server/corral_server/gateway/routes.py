@@ -29,7 +29,7 @@ class Routes:
     def find(self, method: str, path: str, query: bytes = b"") -> Handler | Answer:
         """The handler, or the answer when there is none."""
         methods = self._exact.get(path)
-        if methods is None and path != (clean := _cleaned(path)):
+        if methods is None and path.startswith("/") and path != (clean := _cleaned(path)):
             return _redirect(method, clean, query, again=307)
         methods = methods or self._all_below(path)
         if methods is not None:

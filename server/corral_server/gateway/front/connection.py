@@ -22,11 +22,11 @@ from corral_server.gateway.front.ending import Ending
 from corral_server.gateway.front.exchange import Exchange
 from corral_server.gateway.front.limits import AHEAD_LIMIT, DEFAULTS
 from corral_server.gateway.front.patience import Patience
+from corral_server.gateway.front.scope import scope_of
 from corral_server.gateway.front.target import body_head, split_target
 
 log = logging.getLogger(__name__)
 
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _WATCHED = frozenset((b"expect", b"transfer-encoding"))
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
@@ -174,24 +174,10 @@ class FrontConnection(Ending):
             _check_old(version, reading)
         reading.begun = True
         method = parser.get_method()
-        path, query = split_target(self._target)
+        reading.method = _METHODS.get(method) or method.decode("ascii")
+        reading.path, reading.query = split_target(self._target)
         reading.keep_alive = parser.should_keep_alive()
-        reading.scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "method": _METHODS.get(method) or method.decode("ascii"),
-            "scheme": self._scheme,
-            "path": path,
-            "raw_path": self._target,
-            "query_string": query,
-            "root_path": "",
-            "headers": reading.headers,
-            "client": self._peer,
-            "server": self._own,
-            "corral.exchange": reading,
-        }
-        if (self._measure or len(reading.headers) > self._most_headers) and self._unwelcome(reading, path):
+        if (self._measure or len(reading.headers) > self._most_headers) and self._unwelcome(reading, reading.path):
             return
         if self._closing:
             self._deaf = True
@@ -300,7 +286,8 @@ class FrontConnection(Ending):
             if exchange.work is not None:
                 await exchange.work()
             else:
-                await self._app(exchange.scope, exchange.receive, exchange.send)
+                scope = scope_of(exchange, scheme=self._scheme, client=self._peer, server=self._own)
+                await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:  # one request's fault must not end the others of this connection's server
             log.error("the application failed: %s", origin(error))
         finally:

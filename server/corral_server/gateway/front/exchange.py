@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from corral_server.gateway.messages import Headers, Message, Scope
+from corral_server.gateway.messages import Headers, Message
 from corral_server.gateway.metrics import CHUNK
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 class Exchange:
     """``on_leave`` is called when the client leaves before the response is finished.
 
-    ``begun``: the head has been read. ``complete``: all of the request has. ``started``, ``finished``: the response.
+    ``method``, ``path`` (decoded) and ``query`` are of the head. ``begun``: it has been read. ``complete``: all of
+    the request has. ``started``, ``finished``: the response.
     ``fed``: bytes of its body that came. ``half``: the client has said that it sends no more, and counts as gone as
     soon as it would have to wait.
     ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first;
@@ -68,12 +69,14 @@ class Exchange:
         "half",
         "headers",
         "keep_alive",
+        "method",
         "old",
         "on_drain",
         "on_leave",
         "on_writable",
+        "path",
+        "query",
         "record",
-        "scope",
         "started",
         "task",
         "work",
@@ -82,7 +85,9 @@ class Exchange:
     def __init__(self, connection: FrontConnection) -> None:
         self.connection = connection
         self.headers: Headers = []
-        self.scope: Scope = {}
+        self.method = ""
+        self.path = ""
+        self.query = b""
         self.begun = False
         self.complete = False
         self.started = False
@@ -143,7 +148,6 @@ class Exchange:
 
     def forget(self) -> None:
         """It is over: nothing that refers to itself is left for the cycle collector."""
-        self.scope = {}
         self.work = self.task = None
 
     # The short way, without a coroutine
@@ -286,7 +290,7 @@ class Exchange:
                 continue
             parts += (name, b": ", value, b"\r\n")
             lines += 1
-        if status in (204, 304) or self.scope["method"] == "HEAD":
+        if status in (204, 304) or self.method == "HEAD":
             self.bodiless = True
         elif length >= 0:
             self._left_over = length
