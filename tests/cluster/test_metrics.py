@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import httpx
 import pytest
 
@@ -9,9 +11,15 @@ from tests.cluster.api import at
 from tests.cluster.control_plane import free_ports
 from tests.cluster.processes import LOOK, WAKE, Installation
 from tests.support.exposition import families, problems, value
+from tests.support.promql import SCRAPE, Line, Question, evaluate, expositions
 from tests.support.waiting import until
+from tests.test_monitoring import targets
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
+
+
+NOTHING_TO_SEE = {"Drafts that were right", "Memory of models", "Connections"}
+"""Panels of which some query tells nothing here: of speculation, GPUs, clients turned away."""
 
 
 def scraped(host: str, port: int) -> str:
@@ -58,3 +66,33 @@ def test_all_three_processes_tell_of_a_request_from_waking_to_eviction(corral: I
     corral.cluster.api.delete(corral.path("counted"))
     until(lambda: key not in scraped("127.0.0.1", operator_port), 15, what="the end of its series", interval=LOOK)
     until(lambda: key not in scraped("127.0.0.1", gateway_port), 15, what="the end of its series", interval=LOOK)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_every_panel_of_the_dashboard_shows_something_of_a_running_installation(corral: Installation) -> None:
+    operator_port, gateway_port = free_ports(2)
+    corral.start_operator(CORRAL_HTTP_PORT=str(operator_port))
+    gateway = corral.start_gateway(CORRAL_METRICS_PORT=str(gateway_port))
+    corral.add("shown")
+    corral.wait_phase("shown", "Idle")
+    kept = {"operator": [scraped("127.0.0.1", operator_port)], "gateway": [scraped("127.0.0.1", gateway_port)]}
+    for _ in range(2):
+        corral.ask(gateway, "shown", tokens=24).result(WAKE)
+        (pod,) = corral.cluster.api.items(
+            f"/api/v1/namespaces/{corral.namespace}/pods", labelSelector="corral.dev/model=shown"
+        )
+        kept.setdefault("runner", []).append(scraped(str(at(pod, "status", "podIP")), 8080))
+        kept["operator"].append(scraped("127.0.0.1", operator_port))
+        kept["gateway"].append(scraped("127.0.0.1", gateway_port))
+
+    lines: list[Line] = []
+    for process, texts in kept.items():
+        lines += expositions(texts, start=SCRAPE * (3 - len(texts)), pod=process, instance=process)
+    queries = list(targets())
+    answers = evaluate(lines, [Question(query, 2 * SCRAPE, 2 * SCRAPE) for _, query in queries])
+    empty = {
+        title
+        for (title, _), answer in zip(queries, answers, strict=True)
+        if not any(math.isfinite(value) for line in answer for _, value in line.points)
+    }
+    assert empty <= NOTHING_TO_SEE

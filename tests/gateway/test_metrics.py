@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -167,85 +168,6 @@ def test_a_stream_counts_its_pieces_and_a_client_that_leaves_is_499() -> None:
     run(scene())
 
 
-def in_step(steps: asyncio.Semaphore, pieces: list[bytes]) -> Behaviour:
-    """A stream whose every piece waits for a step."""
-
-    async def behave(call: Call) -> None:
-        await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
-        for piece in pieces:
-            await steps.acquire()
-            await call.chunk(piece)
-        await call.write(b"0\r\n\r\n")
-
-    return behave
-
-
-def broken_off(*pieces: bytes, length: int = 0) -> Behaviour:
-    """A stream, or with ``length`` a whole answer of that size, that ends after these pieces with a reset."""
-
-    async def behave(call: Call) -> None:
-        if length:
-            await call.head(200, {"content-type": "application/json", "content-length": str(length)})
-        else:
-            await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})
-        for piece in pieces:
-            await (call.write(piece) if length else call.chunk(piece))
-        call.close()
-
-    return behave
-
-
-def test_every_gap_between_the_pieces_of_a_stream_is_an_observation() -> None:
-    async def scene() -> None:
-        steps = asyncio.Semaphore(1)
-        async with gateway_over(in_step(steps, [b'{"n":%d}\n' % number for number in range(5)])) as (_, gateway):
-            for _ in range(2):  # the first makes a connection to the runner, the second goes the short way
-                async with gateway.http.stream("POST", "/api/chat", json={"model": "tiny"}) as answer:
-                    async for _line in answer.aiter_lines():
-                        steps.release()
-            text = told(gateway)
-            assert value(text, "corral_gateway_time_per_chunk_seconds_count", model=KEY) == 8
-            spent = value(text, "corral_gateway_request_seconds_sum", model=KEY)
-            assert 0 < value(text, "corral_gateway_time_per_chunk_seconds_sum", model=KEY) < spent
-
-    run(scene())
-
-
-def test_a_whole_answer_has_no_gaps_however_many_pieces_it_takes() -> None:
-    async def scene() -> None:
-        async with gateway_over(reply(body=b"x" * 3_000_000)) as (_, gateway):
-            assert len((await gateway.chat()).content) == 3_000_000
-            assert value(told(gateway), "corral_gateway_time_per_chunk_seconds_count", model=KEY) == 0
-
-    run(scene())
-
-
-def test_a_stream_that_its_runner_breaks_off_is_no_good_answer_though_its_code_is_200() -> None:
-    async def scene() -> None:
-        async with gateway_over(broken_off(b'{"n":1}\n'), reply()) as (_, gateway):
-            await gateway.chat()
-            for count in (1, 2):  # the first on an idle connection, the second on a new one
-                assert "error" in (await gateway.chat(stream=True)).text
-                text = told(gateway)
-                assert value(text, "corral_gateway_broken_answers_total", model=KEY) == count
-                assert value(text, "corral_gateway_requests_total", model=KEY, code="200") == 1 + count
-                assert value(text, "corral_gateway_request_seconds_count", model=KEY) == 1
-
-    run(scene())
-
-
-def test_a_large_answer_that_its_runner_breaks_off_is_counted() -> None:
-    async def scene() -> None:
-        async with gateway_over(broken_off(b"x" * 2_000_000, length=3_000_000)) as (_, gateway):
-            with pytest.raises(httpx.RemoteProtocolError):
-                await gateway.chat()
-            text = told(gateway)
-            assert value(text, "corral_gateway_broken_answers_total", model=KEY) == 1
-            assert value(text, "corral_gateway_requests_total", model=KEY, code="200") == 1
-
-    run(scene())
-
-
 def test_a_request_that_the_connection_answers_counts_with_that_answer() -> None:
     async def scene() -> None:
         limits = Limits(body_timeout=0.2)
@@ -279,6 +201,25 @@ def test_a_fault_of_our_own_counts_as_500(monkeypatch: pytest.MonkeyPatch) -> No
                 patched.setattr("corral_server.gateway.metadata.tags", lambda directory: 1 / 0)
                 assert (await gateway.http.get("/api/tags")).status_code == 500
             assert value(told(gateway), "corral_gateway_requests_total", api="/api/tags", code="500") == 1
+
+    run(scene())
+
+
+def test_a_wait_that_a_client_gave_up_counts_in_full_and_a_refusal_is_no_wait() -> None:
+    async def scene() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny")), max_queue=1) as gateway:
+            began = time.perf_counter()
+            waiting = asyncio.create_task(gateway.chat())
+            await gateway.until_waiting(1)
+            assert (await gateway.chat()).status_code == 503
+            enough = 0.75 * (time.perf_counter() - began)
+            await auntil(lambda: time.perf_counter() - began > 0.3)
+            waiting.cancel()
+            await gateway.until_waiting(0)
+            text = told(gateway)
+            for name in ("queue_wait", "wake"):
+                assert value(text, f"corral_gateway_{name}_seconds_count", model=KEY) == 1
+                assert value(text, f"corral_gateway_{name}_seconds_sum", model=KEY) > max(0.1, enough)
 
     run(scene())
 

@@ -136,6 +136,42 @@ def test_a_request_is_described_in_opentelemetry_s_own_words(monkeypatch: pytest
     }
 
 
+def waiting_and_gone(monkeypatch: pytest.MonkeyPatch, *, max_queue: int) -> dict[str, Span]:
+    """The spans of a request for a cold Model whose client leaves, or that is refused when nothing may wait."""
+    with collector() as (address, spans):
+        environ = exporting(monkeypatch, address)
+
+        async def scene() -> None:
+            async with (
+                open_sinks(QUIET, environ) as sinks,
+                running_gateway(MemoryDirectory.of(entry("tiny")), sinks=sinks, max_queue=max_queue) as gateway,
+            ):
+                asked = asyncio.create_task(gateway.chat())
+                if max_queue:
+                    await gateway.until_waiting(1)
+                    asked.cancel()
+                    await gateway.until_waiting(0)
+                else:
+                    assert (await asked).status_code == 503
+
+        run(scene())
+    return {span.name: span for span in spans}
+
+
+def test_a_request_that_its_client_gave_up_was_in_the_queue_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = waiting_and_gone(monkeypatch, max_queue=9)
+    assert set(spans) == {"POST /api/chat", "queue", "wake"}
+    gone = spans["POST /api/chat"].end_time_unix_nano
+    assert 0 <= gone - spans["wake"].end_time_unix_nano < 0.1e9
+    assert described(spans["POST /api/chat"])["http.response.status_code"] == "499"
+
+
+def test_a_request_that_was_refused_at_the_door_was_in_no_queue_and_at_no_runner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert set(waiting_and_gone(monkeypatch, max_queue=0)) == {"POST /api/chat"}
+
+
 def test_an_answer_that_failed_is_an_error_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     async def break_off(call: Call) -> None:
         await call.head(200, {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"})

@@ -18,6 +18,7 @@ from corral_server.gateway.messages import Answer, Request, error_answer, send_a
 from corral_server.gateway.pacing import Pacing
 from corral_server.gateway.pool import Pool
 from corral_server.gateway.queue import Ticket
+from corral_server.gateway.record import Record
 from corral_server.gateway.relay import HOP_BY_HOP, SHUTTING_DOWN, relay
 from corral_server.gateway.routing.dispatch import Dispatcher
 from corral_server.gateway.upstream import Connection, NotBegun, Silent, Unreachable, UpstreamError
@@ -88,14 +89,24 @@ class Forwarder:
             record.ticket = ticket
         try:
             with Departure(request.receive, request.exchange):
-                await self._run(request, ticket, message, sent=connection)
+                await self._run(request, ticket, message, sent=connection, record=record)
         finally:
             self.dispatcher.close(ticket)
 
-    async def _run(self, request: Request, ticket: Ticket, message: list[bytes], *, sent: Connection | None) -> None:
+    async def _run(
+        self,
+        request: Request,
+        ticket: Ticket,
+        message: list[bytes],
+        *,
+        sent: Connection | None,
+        record: Record | None,
+    ) -> None:
         trouble = _Trouble(self._tries, self._patience)
         while True:
             endpoint = await self.dispatcher.place(ticket)
+            if record is not None:
+                record.sent = True
             connection, sent = sent, None
             try:
                 connection = await self._ask(ticket, endpoint, _with_wait(message, ticket), connection=connection)

@@ -43,9 +43,11 @@ class Observing:
         exchange.record = record
 
     def begin_for(self, exchange: Exchange, api: str, entry: Entry) -> None:
-        """The same for a request of which everything is known."""
+        """The same for a request that was sent to a runner already."""
         key = entry.key
-        exchange.record = Record(self.meters.of(key), model=key, api=api, headers=exchange.headers, sink=self._sink)
+        record = Record(self.meters.of(key), model=key, api=api, headers=exchange.headers, sink=self._sink)
+        record.sent = True
+        exchange.record = record
 
     def about(self, exchange: Exchange | None, entry: Entry) -> None:
         """The request's Model is known now."""

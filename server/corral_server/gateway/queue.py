@@ -75,10 +75,23 @@ class Ticket:
 
     ``since`` is the arrival in Unix seconds, ``waits_since`` when it first had to wait, on the event loop's clock, kept
     by those who wait. ``listener`` is called when either of the two was set. ``waited`` is how many seconds it has
-    waited, ``woke`` whether no runner was ready when it began to.
+    waited until ``wait_began`` (``perf_counter``'s, 0 when it waits no more), ``woke`` whether no runner was ready when
+    it began to.
     """
 
-    __slots__ = ("key", "listener", "number", "place", "refused", "since", "waited", "waiting", "waits_since", "woke")
+    __slots__ = (
+        "key",
+        "listener",
+        "number",
+        "place",
+        "refused",
+        "since",
+        "wait_began",
+        "waited",
+        "waiting",
+        "waits_since",
+        "woke",
+    )
 
     def __init__(self, key: str, number: int, *, since: float) -> None:
         self.key = key
@@ -86,11 +99,17 @@ class Ticket:
         self.since = since
         self.waiting = False
         self.waits_since = 0.0
-        self.waited = 0.0
+        self.wait_began = self.waited = 0.0
         self.woke = False
         self.place: Place | None = None
         self.refused: Exception | None = None
         self.listener: Callable[[], None] | None = None
+
+    def end_wait(self, now: float) -> None:
+        """It waits no longer, or its client has left. May be called again."""
+        if self.wait_began:
+            self.waited += now - self.wait_began
+            self.wait_began = 0.0
 
 
 class Line:

@@ -21,7 +21,8 @@ CLIENT_LEFT = 499
 class Record:
     """Times are ``perf_counter``'s. ``model`` is the Model's key, empty when there is none; ``ticket`` is there when
     the request could not go to a runner at once; ``client`` names the client's key; ``first`` and ``last`` are when
-    pieces of the body were written, ``tail`` is the newest. ``broken``: the runner broke off its answer.
+    pieces of the body were written, ``tail`` is the newest. ``sent``: it went to a runner; ``broken``: which broke off
+    its answer.
     """
 
     # Defaults of the class: what is never set costs nothing, and this is made for every request.
@@ -31,6 +32,7 @@ class Record:
     status: int = 0
     size: int = 0
     broken: bool = False
+    sent: bool = False
     method: str = "POST"
     client: str = ""
     tail: bytes = b""
@@ -65,6 +67,8 @@ class Record:
         self.ended = perf_counter() if left or not self.last else self.last
         if left:
             self.status = CLIENT_LEFT
+        if self.ticket is not None:
+            self.ticket.end_wait(self.ended)
         meter, key = self.meter, (self.api, self.status)
         meter.requests[key] = meter.requests.get(key, 0) + 1
         meter.bytes += self.size
@@ -77,7 +81,7 @@ class Record:
     def _measure(self, meter: Meter) -> None:
         ticket = self.ticket
         if ticket is None:
-            meter.queue_wait.counts[0] += 1  # an observation of nothing
+            meter.queue_wait.counts[0] += self.sent  # an observation of nothing; one that was refused has not waited
         else:
             meter.queue_wait.observe(ticket.waited)
             if ticket.woke:

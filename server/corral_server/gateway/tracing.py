@@ -21,6 +21,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from corral_core.errors import InvalidSetting
+from corral_server.gateway.messages import Headers
 from corral_server.gateway.record import Record
 from corral_server.gateway.usage import usage
 
@@ -53,9 +54,7 @@ class Tracing:
     def __call__(self, record: Record) -> None:
         unix = time.time() - time.perf_counter()
         begun, ended = unix + record.begun, unix + record.ended
-        parent = self._propagator.extract(
-            {name.decode(): value.decode("latin-1") for name, value in record.headers if name in _CONTEXT}
-        )
+        parent = self._propagator.extract(_carrier(record.headers))
         request = self._span(f"{record.method} {record.api}", parent, begun, kind=SpanKind.SERVER)
         if request.is_recording():
             self._describe(request, record)
@@ -88,7 +87,7 @@ class Tracing:
             request.set_status(Status(StatusCode.ERROR))
 
     def _parts(self, record: Record, within: Context, begun: float, *, ended: float, unix: float) -> None:
-        """Queue, wake and upstream. Of what never got a runner there is no upstream."""
+        """Queue, wake and upstream, each where there was one."""
         ticket = record.ticket
         sent = begun
         if ticket is not None and ticket.waited:
@@ -98,8 +97,8 @@ class Tracing:
             if ticket.woke:
                 self._span("wake", set_span_in_context(queue), start).end(_ns(sent))
             queue.end(_ns(sent))
-            if sent >= ended or ticket.refused is not None:
-                return
+        if not record.sent:
+            return
         upstream = self._span("upstream", within, sent, kind=SpanKind.CLIENT)
         if record.first:
             upstream.add_event("first byte", timestamp=_ns(unix + record.first))
@@ -107,6 +106,16 @@ class Tracing:
 
     def _span(self, name: str, within: Context, start: float, *, kind: SpanKind = SpanKind.INTERNAL) -> Span:
         return self._tracer.start_span(name, within, kind=kind, start_time=_ns(start))
+
+
+def _carrier(headers: Headers) -> dict[str, str]:
+    """The context's headers; ``tracestate`` may come in several."""
+    carrier: dict[str, str] = {}
+    for name, value in headers:
+        if name in _CONTEXT:
+            key, text = name.decode(), value.decode("latin-1")
+            carrier[key] = f"{carrier[key]},{text}" if key in carrier else text
+    return carrier
 
 
 def _ns(seconds: float) -> int:

@@ -92,11 +92,11 @@ class Dispatcher:
             turn = asyncio.get_running_loop().create_future()
             ticket.listener = functools.partial(_settle, turn)
             timer = self._patience(ticket)
-            began = time.perf_counter()
+            ticket.wait_began = time.perf_counter()
             try:
                 await turn
             finally:
-                ticket.waited += time.perf_counter() - began
+                ticket.end_wait(time.perf_counter())
                 ticket.listener = None
                 if timer is not None:
                     timer.cancel()
