@@ -292,6 +292,24 @@ def test_a_waiting_task_whose_reader_leaves_is_passed_over(single: LlamaEngine) 
     assert asyncio.run(scenario()) == 0
 
 
+def test_nothing_is_kept_of_a_waiting_task_whose_reader_leaves(single: LlamaEngine) -> None:
+    async def scenario() -> tuple[int, int]:
+        endless = Task(chat(single, "Count."), GREEDY, grammar=ENDLESS, max_tokens=500)
+        running = asyncio.create_task(ask(single, endless))
+        await auntil(lambda: single.running == 1)
+        leaving = [asyncio.create_task(ask(single, endless)) for _ in range(5)]
+        await auntil(lambda: single.waiting == 5)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        left = (single.running, single.waiting)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return left
+
+    assert asyncio.run(scenario()) == (1, 0)
+
+
 def test_a_running_stream_flows_while_a_long_prompt_is_read(engine: LlamaEngine) -> None:
     async def scenario() -> int:
         pieces_meanwhile = 0

@@ -140,3 +140,15 @@ def test_memory_that_cannot_forget_a_part_is_read_again(engine: LlamaEngine, mon
         patch.setattr(engine._context, "remove", whole_only)
         patch.setattr(engine._context, "decode", lambda: (statuses.pop(0) if statuses else 0) or decode())
         assert all("Paris" in text for text in asyncio.run(two()))
+
+
+def test_a_task_that_fails_to_begin_is_told(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise MemoryError("no memory")
+
+    task = Task(chat(engine, "What is the capital of France?"), GREEDY, max_tokens=24)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._memory, "keep", broken)
+        with pytest.raises(EngineFailed, match="no memory"):
+            answer(engine, task)
+    assert "Paris" in answer(engine, task).text

@@ -40,6 +40,7 @@ class Admission:
         running = {slot.sequence for slot in self._slots if slot.generation is not None}
         adapter = generation.task.adapter
         slot, shared = choose_slot(idle, prompt, running=running, adapter=adapter)
+        slot.generation = generation  # from here on it is told when anything fails
         if slot.adapter != adapter:
             self._memory.forget(slot)
             slot.adapter = adapter
@@ -47,7 +48,6 @@ class Admission:
         slot.used = self._uses
         source = self._memory.source(slot, prompt)
         shared = min(shared, len(prompt) - 1)  # the last token is decoded again: its logits are needed
-        slot.generation = generation
         if source is not None and source.ready(prompt):
             generation.start(self._memory.inherit(slot, source))
         else:

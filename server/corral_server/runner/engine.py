@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,13 +183,15 @@ class LlamaEngine:
         choose = await self._chooser_beside(task) if takes_long(task, self._model.vocab_size) else self._chooser(task)
         stream = Stream(asyncio.get_running_loop())
         limit = 10 * self._length if task.max_tokens < 0 else min(task.max_tokens, 10 * self._length)
-        self._submit(Generation(task, stream, choose, prompt=prompt, keep=keep, limit=limit, text=text, scored=scored))
+        made = Generation(task, stream, choose, prompt=prompt, keep=keep, limit=limit, text=text, scored=scored)
+        self._submit(made)
         try:
             async with aclosing(stream.read()) as items:
                 async for item in items:
                     yield item
         finally:
             stream.closed = True
+            self._withdraw(made)
 
     async def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vector]:
         """See ``Engine.embed``."""
@@ -256,6 +258,13 @@ class LlamaEngine:
                 raise
             self._queue.append(generation)
 
+    def _withdraw(self, generation: Generation) -> None:
+        """Keeps nothing of one that waits, though the next slot may be free only much later."""
+        if not generation.began:
+            with self._changed, suppress(ValueError):
+                self._queue.remove(generation)
+                generation.chooser.close()
+
     def _begin_work(self) -> None:
         """Wakes the thread, which waits until the lock is free. Raises EngineFailed while the engine closes."""
         if self._closing:
@@ -287,8 +296,13 @@ class LlamaEngine:
 
     def _admit(self) -> None:
         """Gives free slots to the oldest tasks."""
-        while self._queue and self._admission.idle():
-            self._admission.admit(self._queue.popleft())
+        while self._admission.idle() and (oldest := self._next()) is not None:
+            self._admission.admit(oldest)
+
+    def _next(self) -> Generation | None:
+        """Takes the oldest task from the queue."""
+        with self._changed:
+            return self._queue.popleft() if self._queue else None
 
     def _fail_all(self, error: EngineFailed) -> None:
         """Ends everything that runs, and what waits when the engine closes; the memory starts afresh."""
@@ -298,8 +312,7 @@ class LlamaEngine:
         self._memory.clear()
         self._embedder.fail(error)
         if self._closing:
-            while self._queue:
-                generation = self._queue.popleft()
+            while (generation := self._next()) is not None:
                 generation.chooser.close()
                 failed.append(generation)
         deliver([(generation.stream, error) for generation in failed])
