@@ -55,6 +55,28 @@ def test_the_schema_is_closed_at_every_level() -> None:
     assert list(open_objects(SCHEMA, "")) == [".properties.global"]  # which Helm gives to subcharts
 
 
+def unknown(given: object, values: object, path: str = "") -> Iterator[str]:
+    """Keys that the chart has no value for; what is a map or a list of the user's own is left alone."""
+    if not isinstance(given, dict) or not isinstance(values, dict) or path.endswith(("labels", "annotations")):
+        return
+    for name, inner in given.items():
+        if name in values:
+            yield from unknown(inner, values[name], f"{path}.{name}")
+        else:
+            yield f"{path}.{name}"
+
+
+def test_the_values_that_the_pages_show_are_the_charts() -> None:
+    shown = 0
+    for page in (ROOT / "docs").glob("*.md"):
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            given = yaml.safe_load(block)
+            if isinstance(given, dict) and given.keys() <= VALUES.keys():
+                shown += 1
+                assert list(unknown(given, VALUES)) == [], page.name
+    assert shown >= 2
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_every_right_of_the_chart_has_its_reason_in_the_docs_and_no_other(part: str) -> None:
     assert documented(part) == granted(part)
