@@ -71,6 +71,13 @@ def test_a_message(both: Both, mode: Mode) -> None:
 
 
 @every_mode
+def test_a_stop_sequence_is_told(both: Both, mode: Mode) -> None:
+    message = both.message(mode, "Count: one, two, three", model=CHATS, stop_sequences=["o", "e"])
+    assert message.stop_reason == "stop_sequence"
+    assert message.stop_sequence in ("o", "e")
+
+
+@every_mode
 def test_a_tool_is_called(both: Both, mode: Mode) -> None:
     said = both.message(mode, WEATHER, model=CLEVER, tools=[TOOL])
     (block,) = said.content

@@ -96,6 +96,21 @@ def test_a_stream_of_text(plain: ServedRunner) -> None:
     assert got[5]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 
+@pytest.mark.parametrize(
+    ("by", "reason", "told"),
+    [("<a>", "stop_sequence", "<a>"), ("<model's own>", "end_turn", None), ("", "end_turn", None)],
+)
+def test_a_stop_sequence_of_the_request_is_told(
+    plain: ServedRunner, engine: FakeEngine, by: str, reason: str, told: str | None
+) -> None:
+    engine.stop = by
+    asked = HELLO | {"stop_sequences": ["<b>", "<a>"]}
+    body = plain.post(PATH, asked).json()
+    assert (body["stop_reason"], body["stop_sequence"]) == (reason, told)
+    delta = events(plain.post(PATH, asked | {"stream": True}))[-2]["delta"]
+    assert delta == {"stop_reason": reason, "stop_sequence": told}
+
+
 def test_a_stream_ends_each_block_before_the_next(able: ServedRunner, engine: FakeEngine) -> None:
     engine.script = CALLING
     got = events(able.post(PATH, HELLO | {"stream": True, "tools": [TOOL]}))

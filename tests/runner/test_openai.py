@@ -170,8 +170,9 @@ def test_the_keep_alive_of_the_instance_is_left_alone(runner: ServedRunner) -> N
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid message format"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "invalid message format"),
         (
-            {"messages": "x"},
-            "json: cannot unmarshal string into Go struct field ChatCompletionRequest.messages of type []openai.Message",
+            {"stream_options": 1},
+            "json: cannot unmarshal number into Go struct field ChatCompletionRequest.stream_options of type "
+            + "openai.StreamOptions",
         ),
     ],
 )

@@ -123,6 +123,18 @@ def test_a_stream_of_text(runner: ServedRunner) -> None:
     assert got[6]["text"] == "Hello, world"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tokens_of_thinking_are_counted_apart(runner: ServedRunner, engine: FakeEngine, stream: bool) -> None:
+    engine.script = ("<think>", "h", "m", "</think>", "Hello")
+    answer = runner.post(PATH, HELLO | {"stream": stream})
+    response = events(answer)[-1]["response"] if stream else answer.json()
+    assert isinstance(response, dict)
+    usage = response["usage"]
+    assert (usage["output_tokens"], usage["output_tokens_details"]) == (5, {"reasoning_tokens": 2})
+    engine.script = ("Hello",)
+    assert runner.post(PATH, HELLO).json()["usage"]["output_tokens_details"] == {"reasoning_tokens": 0}
+
+
 def test_a_stream_of_reasoning_text_and_a_call(runner: ServedRunner, engine: FakeEngine) -> None:
     engine.script = CALLING
     got = events(runner.post(PATH, HELLO | {"stream": True, "tools": [TOOL]}))

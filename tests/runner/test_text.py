@@ -50,6 +50,14 @@ def test_the_earliest_of_several_stop_strings_counts() -> None:
     assert run(b"one two three", [13], ["three", "two"])[0] == "one "
 
 
+def test_it_is_told_which_stop_string_came() -> None:
+    text = TextAssembler(["three", "two", "tw"])
+    text.push(b"one ")
+    assert text.stopped_by == ""
+    text.push(b"two three")
+    assert text.stopped_by == "tw"
+
+
 def test_empty_stop_strings_are_ignored() -> None:
     assert run(b"text", [2], ["", ""]) == ("text", ["te", "xt", ""], False)
 

@@ -27,6 +27,7 @@ class FakeEngine:
 
     script: Sequence[Step] = ("Hello", ", world")
     reason: str = "stop"
+    stop: str = ""
     context_length: int = 4096
     slots: int = 2
     size_bytes: int = 1000
@@ -108,6 +109,7 @@ class FakeEngine:
             generated=generated,
             prompt_ns=1_000,
             generate_ns=2_000,
+            stop=self.stop,
         )
 
 

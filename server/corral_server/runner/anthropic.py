@@ -47,7 +47,8 @@ class AnthropicApi:
         )
         chat = Chat(common, messages, tools, choice)
         check_chat(chat, loaded)
-        work = chat_work(MESSAGES, started, chat, loaded=loaded, writer=AnthropicWriter(model))
+        stop = [text for text in fields.items("stop_sequences") if isinstance(text, str)]
+        work = chat_work(MESSAGES, started, chat, loaded=loaded, writer=AnthropicWriter(model, stop))
         return GenerationAnswer(self._state, work)
 
 

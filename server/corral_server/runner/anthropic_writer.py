@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from json.encoder import encode_basestring
 
 from corral_server.runner.answer import Times
@@ -19,7 +20,9 @@ class AnthropicWriter:
 
     media_type = b"text/event-stream"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, stop: Collection[str] = ()) -> None:
+        """``stop`` are the request's own stop sequences: the Model's are not told of."""
+        self._stop_sequences = frozenset(stop)
         self._id = f"msg_{secrets.token_hex(12)}"
         self._model = model
         self._prompt_tokens = 0
@@ -40,11 +43,10 @@ class AnthropicWriter:
         return b"".join(parts)
 
     def end(self, finish: Finish, times: Times) -> bytes:
-        reason = {"stop_reason": _reason(finish, self._called), "stop_sequence": None}
         parts = (
             self._start(),
             self._stop(),
-            _event("message_delta", {"delta": reason, "usage": _usage(finish)}),
+            _event("message_delta", {"delta": self._reason(finish, self._called), "usage": _usage(finish)}),
             _event("message_stop", {}),
         )
         return b"".join(parts)
@@ -56,17 +58,24 @@ class AnthropicWriter:
         if delta.content:
             content.append({"type": "text", "text": delta.content})
         content += [_use(call, call.arguments) for call in delta.tool_calls]
-        message = self._message(content, _reason(finish, bool(delta.tool_calls)))
-        return compact(message | {"usage": _usage(finish)}).encode()
+        reason = self._reason(finish, bool(delta.tool_calls))
+        return compact(self._message(content) | reason | {"usage": _usage(finish)}).encode()
 
-    def _message(self, content: list[dict[str, object]], reason: str | None) -> dict[str, object]:
+    def _reason(self, finish: Finish, called: bool) -> dict[str, object]:
+        if finish.reason == "length":
+            return {"stop_reason": "max_tokens", "stop_sequence": None}
+        if called or finish.stop not in self._stop_sequences:
+            return {"stop_reason": "tool_use" if called else "end_turn", "stop_sequence": None}
+        return {"stop_reason": "stop_sequence", "stop_sequence": finish.stop}
+
+    def _message(self, content: list[dict[str, object]]) -> dict[str, object]:
         return {
             "id": self._id,
             "type": "message",
             "role": "assistant",
             "model": self._model,
             "content": content,
-            "stop_reason": reason,
+            "stop_reason": None,
             "stop_sequence": None,
         }
 
@@ -76,7 +85,7 @@ class AnthropicWriter:
             return b""
         self._started = True
         usage = {"input_tokens": self._prompt_tokens, "output_tokens": 0}
-        return _event("message_start", {"message": self._message([], None) | {"usage": usage}})
+        return _event("message_start", {"message": self._message([]) | {"usage": usage}})
 
     def _text(self, kind: tuple[str, str, str], text: str) -> bytes:
         name, member, delta = kind
@@ -116,12 +125,6 @@ def _use(call: ToolCall, given: object) -> dict[str, object]:
 
 def _event(name: str, members: dict[str, object]) -> bytes:
     return f"event: {name}\ndata: {compact({'type': name, **members})}\n\n".encode()
-
-
-def _reason(finish: Finish, called: bool) -> str:
-    if finish.reason == "length":
-        return "max_tokens"
-    return "tool_use" if called else "end_turn"
 
 
 def _usage(finish: Finish) -> dict[str, int]:

@@ -82,7 +82,8 @@ class Piece:
 class Finish:
     """The last item of every stream that did not fail. Durations are nanoseconds.
 
-    ``prompt_tokens`` includes the ``cached_tokens`` that were reused; ``generated`` are the tokens sampled.
+    ``prompt_tokens`` includes the ``cached_tokens`` that were reused; ``generated`` are the tokens sampled; ``stop`` is
+    the stop text that ended it, empty where the model ended by itself.
     """
 
     reason: Literal["stop", "length"]
@@ -91,6 +92,7 @@ class Finish:
     generated: tuple[int, ...]
     prompt_ns: int
     generate_ns: int
+    stop: str = ""
 
 
 class EngineError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,7 +44,8 @@ class ResponsesApi:
             raise ApiError(400, "input is required")
         loaded = self._state.serving()
         check_chat(chat, loaded)
-        writer = ResponsesWriter(Echo.of(fields, common.options))
+        tokens = partial(loaded.engine.tokenize, add_special=False, parse_special=False)
+        writer = ResponsesWriter(Echo.of(fields, common.options), lambda thought: len(tokens(thought)))
         return GenerationAnswer(self._state, chat_work(RESPONSES, started, chat, loaded=loaded, writer=writer))
 
 

@@ -44,22 +44,29 @@ class Echo:
         )
 
 
-def response_object(
-    echo: Echo, id: str, created: int, *, output: Sequence[Mapping[str, object]] = (), finish: Finish | None = None
-) -> dict[str, object]:
-    """Without ``finish`` it is one in progress."""
-    cut = finish is not None and finish.reason == "length"
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came out; ``thought`` of the tokens were thinking."""
+
+    output: Sequence[Mapping[str, object]]
+    finish: Finish
+    thought: int
+
+
+def response_object(echo: Echo, id: str, created: int, *, ended: Ended | None = None) -> dict[str, object]:
+    """Without ``ended`` it is one in progress."""
+    cut = ended is not None and ended.finish.reason == "length"
     return {
         "id": id,
         "object": "response",
         "created_at": created,
-        "completed_at": None if finish is None else int(time.time()),
-        "status": "in_progress" if finish is None else "incomplete" if cut else "completed",
+        "completed_at": None if ended is None else int(time.time()),
+        "status": "in_progress" if ended is None else "incomplete" if cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "model": echo.model,
         "previous_response_id": None,
         "instructions": echo.instructions,
-        "output": output,
+        "output": ended.output if ended else (),
         "error": None,
         "tools": echo.tools,
         "tool_choice": echo.tool_choice,
@@ -72,7 +79,7 @@ def response_object(
         "top_logprobs": 0,
         "temperature": echo.temperature,
         "reasoning": {"effort": echo.effort, "summary": None},
-        "usage": None if finish is None else _usage(finish),
+        "usage": None if ended is None else _usage(ended.finish, ended.thought),
         "max_output_tokens": echo.most,
         "max_tool_calls": None,
         "store": False,
@@ -84,12 +91,12 @@ def response_object(
     }
 
 
-def _usage(finish: Finish) -> dict[str, object]:
+def _usage(finish: Finish, thought: int) -> dict[str, object]:
     answer = len(finish.generated)
     return {
         "input_tokens": finish.prompt_tokens,
         "input_tokens_details": {"cached_tokens": finish.cached_tokens},
         "output_tokens": answer,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": finish.prompt_tokens + answer,
     }

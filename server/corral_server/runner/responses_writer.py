@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from corral_server.runner.answer import Times
 from corral_server.runner.delta import Delta
 from corral_server.runner.delta_json import compact
 from corral_server.runner.generation import Finish, Task
 from corral_server.runner.responses_items import CallItem, Event, TextItem, event
-from corral_server.runner.responses_object import Echo, response_object
+from corral_server.runner.responses_object import Echo, Ended, response_object
 
 
 class ResponsesWriter:
@@ -19,8 +19,11 @@ class ResponsesWriter:
 
     media_type = b"text/event-stream"
 
-    def __init__(self, echo: Echo) -> None:
+    def __init__(self, echo: Echo, count: Callable[[str], int]) -> None:
+        """``count`` says how many tokens a text has."""
         self._echo = echo
+        self._count = count
+        self._thoughts: list[str] = []
         self._id = f"resp_{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._sequence = 0
@@ -35,14 +38,19 @@ class ResponsesWriter:
 
     def end(self, finish: Finish, times: Times) -> bytes:
         events = [*self._start(), *self._close()]
-        response = response_object(self._echo, self._id, self._created, output=self._output, finish=finish)
-        return self._written((*events, event("completed", {"response": response})))
+        return self._written((*events, event("completed", {"response": self._finished(finish)})))
 
     def whole(self, delta: Delta, finish: Finish, times: Times) -> bytes:
         for _ in (*self._events(delta), *self._close()):
             """The items are put together as they are for a stream."""
-        response = response_object(self._echo, self._id, self._created, output=self._output, finish=finish)
-        return compact(response).encode()
+        return compact(self._finished(finish)).encode()
+
+    def _finished(self, finish: Finish) -> dict[str, object]:
+        """With the tokens of the thoughts as they are read again, so not those of the tags around them."""
+        thought = self._count("".join(self._thoughts)) if self._thoughts else 0
+        thought = min(thought, len(finish.generated))
+        ended = Ended(self._output, finish, thought)
+        return response_object(self._echo, self._id, self._created, ended=ended)
 
     def _start(self) -> Iterator[Event]:
         if self._sequence == 0:
@@ -52,6 +60,7 @@ class ResponsesWriter:
 
     def _events(self, delta: Delta) -> Iterator[Event]:
         if delta.thinking:
+            self._thoughts.append(delta.thinking)
             yield from self._text(delta.thinking, reasoning=True)
         if delta.content:
             yield from self._text(delta.content, reasoning=False)

@@ -90,6 +90,7 @@ class Generation:
             generated=tuple(self.generated),
             prompt_ns=first - self.began,
             generate_ns=now - first,
+            stop=self.text.stopped_by,
         )
 
 

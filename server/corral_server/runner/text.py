@@ -18,6 +18,8 @@ class TextAssembler:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.stopped = False
+        self.stopped_by = ""
+        """The stop string that came; empty for as long as none has."""
 
     @property
     def held(self) -> int:
@@ -46,8 +48,9 @@ class TextAssembler:
 
     def _release(self, text: str) -> str:
         self._held += text
-        first = min((at for stop in self._stop if (at := self._held.find(stop)) >= 0), default=-1)
-        if first >= 0:
+        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if found:
+            first, self.stopped_by = min(found)
             self.stopped = True
             shown, self._held = self._held[:first], ""
             return shown
