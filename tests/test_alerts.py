@@ -70,6 +70,8 @@ ORDINARY: Situation = _flat(
     phase("Ready"),
     queue(100),
     connections(100),
+    level("corral_gateway_peers", 2, **POD),
+    level("corral_gateway_peers_heard", 2, **POD),
     requests(2, 200),
     requests(0.05, 500),
     requests(1, 503),
@@ -111,6 +113,10 @@ BAD: Mapping[str, tuple[Situation, Mapping[str, str]]] = {
     "CorralOperatorCallsFail": (
         [calls("operator", 0.1, "403")],
         {"verb": "patch", "resource": "models/status", "code": "403"},
+    ),
+    "CorralGatewaysApart": (
+        [level("corral_gateway_peers", 2, **POD), level("corral_gateway_peers_heard", 1, **POD)],
+        POD,
     ),
     "CorralGatewayCallsFail": (
         [calls("gateway", 0.05, "error")],

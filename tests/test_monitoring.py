@@ -16,6 +16,7 @@ from corral_core.process_metrics import process_families
 from corral_kube.calls import Calls
 from corral_operator.metrics import Measures
 from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.serving import DrainingServer, uvicorn_config
 from corral_server.runner.metrics import families as runner_families
 from tests.support.exposition import families, metrics_in
@@ -38,7 +39,7 @@ def told() -> Mapping[str, str]:
         async with running_gateway(MemoryDirectory.of()) as running:
             config = GatewayConfig()
             server = DrainingServer(uvicorn_config(running.gateway, config), running.gateway, delay=0.0)
-            return render([running.gateway.families, server.families])
+            return render([running.gateway.families, server.families, Peers("this").families])
 
     runner: Collector = lambda: runner_families(runner_state(FakeEngine()))  # noqa: E731  # named for its type
     called: Collector = lambda: Calls().families("corral_gateway")  # noqa: E731  # named for its type

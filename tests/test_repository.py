@@ -116,6 +116,11 @@ def test_every_setting_that_is_read_is_explained_and_no_other() -> None:
     assert set(re.findall(rf"`({name})`", (ROOT / "docs/settings.md").read_text())) == read
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    pages = {f"docs/{page.name}" for page in PAGES if page.name != "README.md"}
+    assert set(re.findall(r"\]\((docs/[\w.]+)", (ROOT / "README.md").read_text())) >= pages
+
+
 def test_every_relative_link_leads_somewhere() -> None:
     broken = [
         f"{page.relative_to(ROOT)}: {link}"

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from corral_core.errors import InvalidSetting
+from corral_core.metrics import render
 from corral_server.gateway.admission import Holding
 from corral_server.gateway.peers.exchange import PeerSettings, peers_of
 from corral_server.gateway.peers.held import PATH, Board, Held
@@ -18,6 +19,7 @@ from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.peers.server import peer_server
 from corral_server.gateway.streams import Streams
 from tests.gateway.kube_objects import endpoint, endpoint_slice
+from tests.support.exposition import value
 from tests.support.gateway import run
 from tests.support.waiting import auntil
 
@@ -85,6 +87,16 @@ def test_the_gateway_itself_and_strangers_do_not_count() -> None:
         peers.heard("one", line("me", a=2))
         peers.heard("three", line("g3", a=2))
         assert (peers.total(), changed) == (0, [])
+
+    scenario(test)
+
+
+def test_monitors_see_a_peer_that_is_listed_and_says_nothing() -> None:
+    def test(peers: Peers, changed: list[str]) -> None:
+        peers.heard("one", line("g1"))
+        text = render([peers.families])
+        assert value(text, "corral_gateway_peers") == 2
+        assert value(text, "corral_gateway_peers_heard") == 1
 
     scenario(test)
 

@@ -64,7 +64,7 @@ async def serve(
         holding = gateway.dispatcher.queue.holding
         server = _Server(uvicorn_config(gateway, config), gateway, delay=config.drain_delay)
         async with (
-            metrics_server(monitoring, config.host, gateway.families, server.families, called),
+            metrics_server(monitoring, config.host, gateway.families, server.families, peers.families, called),
             open_exchange(peering, peers, holding, host=config.host, kubeconfig=settings.kubeconfig, calls=calls),
         ):
             await server.serve()

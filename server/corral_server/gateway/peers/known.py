@@ -8,10 +8,11 @@ no longer listed is forgotten at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from corral_core.jsonfields import Json
+from corral_core.metrics import Family, gauge
 from corral_server.gateway.peers.held import SILENCE, Held
 
 
@@ -73,6 +74,12 @@ class Peers:
             peer = self._peers[name] = _Peer(Held(held.gateway), now, self._look_at(name, now + self._silence))
         before, peer.held, peer.heard_at = peer.held, held, now
         self._tell(before, held)
+
+    def families(self) -> Iterator[Family]:
+        """How many there are, and how many of them tell what they hold."""
+        listed, heard = len(self._listed), len(self._peers)
+        yield gauge("corral_gateway_peers", "Other gateways of the same Service.", [({}, listed)])
+        yield gauge("corral_gateway_peers_heard", "Of these, the ones that lately told what they hold.", [({}, heard)])
 
     def close(self) -> None:
         self.list(())
