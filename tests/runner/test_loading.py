@@ -13,9 +13,10 @@ from corral_core.load import POOLING_LAST as LAST
 from corral_server.runner import loading
 from corral_server.runner.cgroup_memory import HostMemory
 from corral_server.runner.config import from_environment
+from corral_server.runner.contexts import EngineOptions
 from corral_server.runner.embedding import EmbeddingOptions
 from corral_server.runner.generation import LoadFailed
-from corral_server.runner.loading import embedding_of, load
+from corral_server.runner.loading import embedding_of, load, on_what_is_here
 from tests.runner.engines import weights
 from tests.support.runner_server import FACTS
 from tests.support.tiny_model import write
@@ -48,6 +49,17 @@ def test_the_last_token_of_a_causal_model_may_be_read_in_pieces(pooling: int) ->
 @pytest.mark.parametrize(("family", "causal"), [("bert", None), ("nomic-bert", False), ("gemma3", False)])
 def test_what_attends_to_all_of_an_input_is_never_read_in_pieces(family: str, causal: bool | None) -> None:
     assert embedding(3, family=family, causal=causal) == EmbeddingOptions(pooling=LAST, pieces=False, only=True)
+
+
+def test_a_model_that_asks_for_gpus_runs_on_the_cpu_where_there_is_none_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wished = EngineOptions(gpu_layers=-1)
+    assert on_what_is_here(wished, gpus=True) == wished
+    assert on_what_is_here(replace(wished, gpu_layers=0), gpus=False).gpu_layers == 0
+    assert not caplog.records
+    assert on_what_is_here(wished, gpus=False).gpu_layers == 0
+    assert "finds none" in caplog.text
 
 
 @pytest.mark.process

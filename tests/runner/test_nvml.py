@@ -28,6 +28,18 @@ print(json.dumps(None if nvml is None else [device.to_json() for device in nvml.
 if nvml is not None:
     nvml.close()
 """
+_LOSE = """
+import json, sys
+from pathlib import Path
+from corral_server.runner.nvml import Nvml
+lost, nvml = Path(sys.argv[1]), Nvml.open()
+found = [nvml.devices()]
+lost.touch()
+found += [nvml.devices(), nvml.devices()]
+lost.unlink()
+found.append(nvml.devices())
+print(json.dumps([[device.name for device in devices] for devices in found]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +93,18 @@ def test_a_driver_that_cannot_count_tells_none(driver: Path) -> None:
 
 def test_a_gpu_that_does_not_tell_its_memory_is_left_out(driver: Path) -> None:
     assert [device["name"] for device in devices(driver, devices="2", fails="memory") or []] == ["Stub 1"]
+
+
+def test_a_gpu_that_disappears_is_left_out_with_one_warning_and_is_told_again_when_it_is_back(
+    driver: Path, tmp_path: Path
+) -> None:
+    lost = tmp_path / "lost"
+    env = {**os.environ, **_stub(driver, {"devices": "2", "lost": str(lost)})}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOSE, str(lost)], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout) == [["Stub 0", "Stub 1"], ["Stub 1"], ["Stub 1"], ["Stub 0", "Stub 1"]]
+    assert done.stderr.splitlines() == ["GPU 0 is left out: GPU is lost"]
 
 
 def test_without_a_driver_there_is_nothing_to_open() -> None:

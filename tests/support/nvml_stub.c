@@ -1,10 +1,12 @@
 /* A driver without GPUs behind it: what pynvml calls of libnvidia-ml.so.1, told by the environment.
- * NVML_STUB_DEVICES: how many there are. NVML_STUB_FAILS: "init", "count", or "memory" (of the first device). */
+ * NVML_STUB_DEVICES: how many there are. NVML_STUB_FAILS: "init", "count", or "memory" (of the first device).
+ * NVML_STUB_LOST: a file; while it exists the first device is lost, as one that fell off the bus. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { SUCCESS = 0, NOT_SUPPORTED = 3, DRIVER_NOT_LOADED = 9, UNKNOWN = 999 };
+enum { SUCCESS = 0, NOT_SUPPORTED = 3, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, UNKNOWN = 999 };
 
 struct memory { unsigned long long total, free, used; };
 struct device { unsigned index; };
@@ -21,7 +23,12 @@ int nvmlInitWithFlags(unsigned flags) { (void)flags; return fails("init") ? DRIV
 int nvmlShutdown(void) { return SUCCESS; }
 
 const char *nvmlErrorString(int code) {
-    return code == DRIVER_NOT_LOADED ? "Driver Not Loaded" : code == NOT_SUPPORTED ? "Not Supported" : "Unknown Error";
+    switch (code) {
+        case DRIVER_NOT_LOADED: return "Driver Not Loaded";
+        case NOT_SUPPORTED: return "Not Supported";
+        case GPU_IS_LOST: return "GPU is lost";
+        default: return "Unknown Error";
+    }
 }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
@@ -31,6 +38,8 @@ int nvmlDeviceGetCount_v2(unsigned *count) {
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct device **device) {
+    const char *lost = getenv("NVML_STUB_LOST");
+    if (index == 0 && lost && access(lost, F_OK) == 0) return GPU_IS_LOST;
     devices[index].index = index;
     *device = &devices[index];
     return SUCCESS;

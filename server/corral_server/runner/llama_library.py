@@ -67,6 +67,12 @@ def initialize() -> str:
     return _loaded_kernels()
 
 
+def gpus_found() -> bool:
+    """Whether a GPU may take a part of a model: there is none without a driver, or in a build for CPUs."""
+    initialize()
+    return bool(C.llama_supports_gpu_offload())
+
+
 def _loaded_kernels() -> str:
     maps = Path("/proc/self/maps")
     found = re.search(r"/(libggml-cpu[^/\s]*)\s", maps.read_text()) if maps.exists() else None

@@ -6,6 +6,7 @@ text is meant for a person, raised before llama.cpp sees the file where that is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,11 +20,14 @@ from corral_server.runner.cgroup_memory import host_memory
 from corral_server.runner.config import RunnerConfig
 from corral_server.runner.digests import check_digest
 from corral_server.runner.embedding import EmbeddingOptions
-from corral_server.runner.engine import LlamaEngine
+from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.host_memory import fitted
+from corral_server.runner.llama_library import gpus_found
 from corral_server.runner.options import Options
 from corral_server.runner.state import Loaded
 from corral_server.runner.templates import PLAIN, ChatTemplate
+
+log = logging.getLogger("corral.runner.loading")
 
 
 def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
@@ -36,11 +40,19 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
         check_digest(path, spec.sha256)
     adapters = adapter_files(spec, config.pvc_root)
     options = replace(config.engine, embedding=embedding_of(facts, spec.embeddings), adapters=adapters)
-    options = fitted(options, facts, memory=host_memory())
+    options = fitted(on_what_is_here(options, gpus=gpus_found()), facts, memory=host_memory())
     engine = LlamaEngine.load(path, options, progress=progress)
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     own = Options().updated(dict(spec.parameters))
     return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters), weights, path)
+
+
+def on_what_is_here(options: EngineOptions, *, gpus: bool) -> EngineOptions:
+    """Without any GPU a Model that asks for some runs on the CPU, within its container's memory, and this is said."""
+    if not options.gpu_layers or gpus:
+        return options
+    log.warning("the Model asks for GPUs and llama.cpp finds none here: it runs on the CPU")
+    return replace(options, gpu_layers=0)
 
 
 def embedding_of(facts: ModelFacts, wanted: bool) -> EmbeddingOptions | None:

@@ -1,7 +1,8 @@
 """The adapter to NVML, NVIDIA's own word on the memory of its GPUs: the only module that imports ``pynvml``.
 
 What always holds: where there is no driver there are simply no devices, and nothing is imported to find that out; a
-device that says nothing of its memory (a MIG parent, an integrated GPU) is left out; no call raises.
+device that says nothing of its memory (a MIG parent, an integrated GPU) or is lost is left out; no call raises, and
+what is wrong is logged when it begins and not at every call.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Nvml:
 
     def __init__(self, binding: Any) -> None:  # pynvml has no types
         self._binding = binding
+        self._wrong: set[str] = set()
 
     @classmethod
     def open(cls) -> Nvml | None:
@@ -41,12 +43,16 @@ class Nvml:
 
     def devices(self) -> tuple[Device, ...]:
         """Every GPU that this process may see, with its memory now."""
+        wrong: set[str] = set()
         try:
             count = self._binding.nvmlDeviceGetCount()
         except self._binding.NVMLError as error:
-            log.warning("NVML does not tell how many GPUs there are: %s", error)
-            return ()
-        found = (self._device(index) for index in range(count))
+            wrong.add(f"NVML does not tell how many GPUs there are: {error}")
+            count = 0
+        found = [self._device(index, wrong) for index in range(count)]
+        for words in sorted(wrong - self._wrong):
+            log.warning(words)
+        self._wrong = wrong
         return tuple(device for device in found if device is not None)
 
     def close(self) -> None:
@@ -55,13 +61,15 @@ class Nvml:
         except self._binding.NVMLError as error:
             log.warning("NVML does not shut down: %s", error)
 
-    def _device(self, index: int) -> Device | None:
+    def _device(self, index: int, wrong: set[str]) -> Device | None:
         binding = self._binding
         try:
             handle = binding.nvmlDeviceGetHandleByIndex(index)
             memory = binding.nvmlDeviceGetMemoryInfo(handle)
             name, uuid = binding.nvmlDeviceGetName(handle), binding.nvmlDeviceGetUUID(handle)
+        except binding.NVMLError_NotSupported:
+            return None
         except binding.NVMLError as error:
-            log.debug("GPU %d is left out: %s", index, error)
+            wrong.add(f"GPU {index} is left out: {error}")
             return None
         return Device(str(name), str(uuid), total=int(memory.total), free=int(memory.free), used=int(memory.used))

@@ -3,8 +3,9 @@
 Penalties, top_k, typical_p, top_p, min_p, temperature, and a draw with the seed. A seed's draws depend on nothing but
 how many there were, so an answer is the same whatever else is in the batch, as far as the logits are. Floating point
 forbids more: llama.cpp may sum in another order in a batch of another size, and where two tokens are as close as that
-difference, the answer goes another way from there on. Measured: eight answers of 48 tokens, alone and beside one
-another, were the same; without flash attention two of them parted, after 16 and 19 tokens.
+difference, the answer goes another way from there on. Measured, many answers at once beside the same by llama.cpp
+alone: with 32-bit weights all of 300 were the same; of SmolLM2 (Q4_1) 58 of 60; of Gemma 3 (Q4_K) 25 of 40, for there
+a row that the CPU multiplies with three others is rounded otherwise than by itself: a logit may differ by 0.9.
 """
 
 from __future__ import annotations
