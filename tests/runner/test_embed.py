@@ -192,9 +192,12 @@ def test_a_missing_body(runner: ServedRunner, path: str, message: str) -> None:
     ("path", "body", "status"),
     [(EMBED, {"input": "a"}, 501), (EMBEDDINGS, {"prompt": "a"}, 500), (OPENAI, {"input": "a"}, 501)],
 )
-def test_a_model_that_generates_does_not_embed(path: str, body: dict[str, object], status: int) -> None:
+def test_a_model_that_generates_does_not_embed(
+    caplog: pytest.LogCaptureFixture, path: str, body: dict[str, object], status: int
+) -> None:
     with serving(FakeEngine()) as runner:
         response = runner.post(path, {"model": "tiny", **body})
+    assert "has to say embeddings: true" in caplog.text
     error = response.json()["error"]
     assert (response.status_code, error["message"] if path == OPENAI else error) == (status, REFUSED)
 

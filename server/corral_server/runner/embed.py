@@ -6,6 +6,7 @@ Checks come in Ollama's order: the body's types, the input, the name, what the m
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from corral_server.runner.state import Loaded, RunnerState
 from corral_server.wire.errors import ApiError
 
 EMBED, EMBEDDINGS, OPENAI_EMBEDDINGS = "/api/embed", "/api/embeddings", "/v1/embeddings"
+
+log = logging.getLogger("corral.runner.embed")
 
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 
@@ -113,6 +116,7 @@ class EmbedApi:
         capabilities.check_name(wish.model)
         loaded = self._state.serving()
         if wish.inputs and not (self._state.spec.embeddings or "embedding" in loaded.facts.capabilities):
+            log.warning("embeddings were refused: the Model %s has to say embeddings: true", self._state.name)
             raise ApiError(refused, _NO_EMBEDDINGS)
         limit = Limit(loaded.engine.context_length, wish.truncate)
         if wish.options is not None:
