@@ -29,6 +29,11 @@ class ThinkingSplitter:
         self._state = "thinking" if opened else "start"
         self._began = False  # something other than white space of the present part was shown
 
+    @property
+    def thinks(self) -> bool:
+        """Whether a thought has begun and not ended."""
+        return self._state == "thinking"
+
     def push(self, text: str) -> Shown:
         self._held += text
         thinking = answer = ""

@@ -46,4 +46,4 @@ _BARE_CALL = f"{OPEN}{_BEGIN}NAME{_SEPARATOR}ARGUMENTS{_END}{CLOSE}"
 
 def deepseek(template: str) -> Tagged:
     call = _FENCED_CALL if "```json" in template else _BARE_CALL
-    return Tagged((Section(OPEN, CLOSE, read),), call, more_markers=(_BEGIN, _SEPARATOR, _END))
+    return Tagged((Section(OPEN, CLOSE, read, _END),), call, more_markers=(_BEGIN, _SEPARATOR, _END))

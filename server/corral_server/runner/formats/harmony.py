@@ -18,6 +18,9 @@ from corral_server.runner.tools import name_of
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>")
 _FUNCTIONS = "functions."
+_ROLE = "assistant"
+_HEADERS = (_CHANNEL, _START, _MESSAGE, _CONSTRAIN, "to=")
+"""What the rest of a header begins with."""
 _KIND = re.compile(r"<\|channel\|>\s*(\w+)")
 _RECIPIENT = re.compile(r"\bto=([\w.:-]+)")
 
@@ -36,8 +39,19 @@ class _Header:
         return cls(text, channel[1] if channel else "", recipient[1] if recipient else "")
 
 
+def _after_role(text: str) -> str:
+    """What follows ``<|start|>assistant``, where that is; empty while it may still come."""
+    if text.startswith(_START):
+        text = text.removeprefix(_START).lstrip()
+        return "" if _ROLE.startswith(text) else text.removeprefix(_ROLE).lstrip()
+    return "" if _START.startswith(text) else text.lstrip()
+
+
 class HarmonyParser:
-    """One generation; it begins in a header or, when the prompt ends in a message, in that message."""
+    """One generation; it begins in a header or, when the prompt ends in a message, in that message.
+
+    What stands where a header should begin, and is none, is the answer.
+    """
 
     def __init__(self, wanted: Wanted) -> None:
         self._thinks = wanted.thinks
@@ -59,7 +73,8 @@ class HarmonyParser:
     def end(self) -> Parsed:
         held, self._held = self._held, ""
         if self._header is None:
-            self._content += "" if "assistant".startswith(held.removeprefix(_START).strip()) else held
+            text = _after_role(held)
+            self._content += "" if text.startswith(_HEADERS) else text  # a header that broke off says nothing
         elif self._header.recipient:
             self._call(self._header, held, "")
         else:
@@ -71,11 +86,16 @@ class HarmonyParser:
         return self._read_header() if self._header is None else self._read_message(self._header)
 
     def _read_header(self) -> bool:
-        header, marker, rest = self._held.partition(_MESSAGE)
-        if not marker:
+        text = _after_role(self._held)
+        if not text:
             return False
-        self._header, self._held = _Header.of(header), rest
-        return True
+        if not any(text.startswith(start) or start.startswith(text) for start in _HEADERS):
+            self._header, self._held = _Header(""), text
+            return True
+        header, marker, rest = self._held.partition(_MESSAGE)
+        if marker:
+            self._header, self._held = _Header.of(header), rest
+        return bool(marker)
 
     def _read_message(self, header: _Header) -> bool:
         markers = (*_ENDS, _START, _CHANNEL)
@@ -112,7 +132,7 @@ class HarmonyParser:
                 raise Malformed("it is not addressed to a function")
             self._calls.append(Call(name, arguments_of(whole(text) if text.strip() else {})))
         except Malformed:
-            self._content += header.text.removeprefix(f"{_START}assistant") + _MESSAGE + text + marker
+            self._content += header.text.removeprefix(f"{_START}{_ROLE}") + _MESSAGE + text + marker
 
     def _taken(self) -> Parsed:
         taken = Parsed(self._thinking, self._content, tuple(self._calls))

@@ -1,10 +1,13 @@
-"""Qwen, Hermes and many others: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, once for each call."""
+"""Qwen, Hermes and many others: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, once for each call.
+
+Now and then a model writes several calls between one pair of tags.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral_server.runner.formats.json_calls import calls_of, whole
+from corral_server.runner.formats.json_calls import calls_of, decode
 from corral_server.runner.formats.sections import Body, Section
 from corral_server.runner.formats.tagged import Tagged
 from corral_server.runner.tools import Tool
@@ -14,7 +17,12 @@ CALL = '<tool_call>\n{"name": "NAME", "arguments": ARGUMENTS}\n</tool_call>'
 
 
 def read(body: str, _tools: Sequence[Tool]) -> Body:
-    return Body(calls_of(whole(body)))
+    value, at = decode(body)
+    calls = calls_of(value)
+    while body[at:].strip():
+        value, at = decode(body, at)
+        calls += calls_of(value)
+    return Body(calls)
 
 
 HERMES = Tagged((Section(OPEN, CLOSE, read),), CALL)

@@ -34,4 +34,4 @@ def _call(text: str) -> Call:
 
 
 _CALL = f"{OPEN}{_BEGIN}functions.NAME:0{_ARGUMENTS}ARGUMENTS{_END}{_CLOSE}"
-KIMI = Tagged((Section(OPEN, _CLOSE, read),), _CALL, more_markers=(_BEGIN, _ARGUMENTS, _END))
+KIMI = Tagged((Section(OPEN, _CLOSE, read, _END),), _CALL, more_markers=(_BEGIN, _ARGUMENTS, _END))

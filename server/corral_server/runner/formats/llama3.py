@@ -1,6 +1,6 @@
 """Llama 3: the whole answer is ``{"name": ..., "parameters": {...}}``, or follows ``<|python_tag|>``.
 
-Used for models of no known family too: an answer that is nothing but calls of tools that there are is taken as such.
+Used for models of no known family too: where an answer begins with calls of tools that there are, it is taken so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Bare(Tagged):
 
 
 class _BareParser:
-    """Holds an answer that begins like a call until it ends; any other goes to the parser for sections."""
+    """Holds an answer that begins like a call until it ends; any other goes to the parser for sections.
+
+    What follows the calls is text.
+    """
 
     def __init__(self, inner: Parser, tools: Sequence[Tool]) -> None:
         self._inner = inner
@@ -67,11 +70,9 @@ class _BareParser:
         return self._inner.push(held)
 
     def end(self) -> Parsed:
-        calls = self._calls()
-        if calls:
-            return Parsed(calls=calls)
-        first, rest = self._inner.push(self._held), self._inner.end()
-        return Parsed("", first.content + rest.content, first.calls + rest.calls)
+        calls, rest = self._calls()
+        first, last = self._inner.push(rest), self._inner.end()
+        return Parsed("", first.content + last.content, calls + first.calls + last.calls)
 
     def _decide(self) -> None:
         start = _SPACE.sub("", self._held.lstrip()[:_LONGEST])
@@ -80,13 +81,20 @@ class _BareParser:
         elif any(start.startswith(key) for key in _KEYS):
             self._deciding, self._collecting = False, True
 
-    def _calls(self) -> tuple[Call, ...]:
-        """Empty unless all of the text are calls of known tools."""
-        try:
-            calls = read(self._held, self._tools).calls if self._held.strip() else ()
-        except Malformed:
-            return ()
-        return calls if all(call.name in self._names for call in calls) else ()
+    def _calls(self) -> tuple[tuple[Call, ...], str]:
+        """The calls of known tools that the text begins with, and the text after them."""
+        calls, at = tuple[Call, ...](), 0
+        while self._held[at:].strip():
+            try:
+                value, end = decode(self._held, at)
+                found = calls_of(value)
+            except Malformed:
+                break
+            if any(call.name not in self._names for call in found):
+                break
+            between = _BETWEEN.match(self._held, end)
+            calls, at = calls + found, between.end() if between else end
+        return calls, self._held[at:]
 
 
 _CALL = '{"name": "NAME", "parameters": ARGUMENTS}'

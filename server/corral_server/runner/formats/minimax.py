@@ -12,7 +12,7 @@ from corral_server.runner.formats.sections import Body, Section
 from corral_server.runner.formats.tagged import Tagged
 from corral_server.runner.tools import Tool
 
-OPEN, _CLOSE = "<minimax:tool_call>", "</minimax:tool_call>"
+OPEN, _CLOSE, _END = "<minimax:tool_call>", "</minimax:tool_call>", "</invoke>"
 _INVOKE = re.compile(r'\s*<invoke name="([^"\n]+)">(.*?)</invoke>\s*', re.DOTALL)
 _PARAMETER = re.compile(r'\s*<parameter name="([^"\n]+)">(.*?)</parameter>\s*', re.DOTALL)
 
@@ -20,7 +20,7 @@ _PARAMETER = re.compile(r'\s*<parameter name="([^"\n]+)">(.*?)</parameter>\s*', 
 def read(body: str, tools: Sequence[Tool]) -> Body:
     if body.lstrip().startswith("{"):
         return hermes.read(body, tools)
-    if not body.rstrip().endswith("</invoke>"):
+    if not body.rstrip().endswith(_END):
         raise Unfinished("the call does not end")
     calls, at = [], 0
     while at < len(body):
@@ -43,4 +43,4 @@ def _arguments(name: str, text: str, tools: Sequence[Tool]) -> dict[str, object]
     return values
 
 
-MINIMAX = Tagged((Section(OPEN, _CLOSE, read),), f'{OPEN}{{"name": "NAME", "arguments": ARGUMENTS}}{_CLOSE}')
+MINIMAX = Tagged((Section(OPEN, _CLOSE, read, _END),), f'{OPEN}{{"name": "NAME", "arguments": ARGUMENTS}}{_CLOSE}')

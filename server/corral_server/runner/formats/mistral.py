@@ -25,8 +25,12 @@ def read(body: str, _tools: Sequence[Tool]) -> Body:
         return Body(calls_of(value), body[end:])
     calls, at = [], 0
     while found := _NAMED.match(body, at):
-        value, at = decode(body, found.end())
-        calls.append(Call(found[1], arguments_of(value), found[2] or ""))
+        try:
+            value, end = decode(body, found.end())
+            calls.append(Call(found[1], arguments_of(value), found[2] or ""))
+        except Malformed:
+            break
+        at = end
     if not calls:
         raise Malformed("there is no call")
     return Body(tuple(calls), body[at:])

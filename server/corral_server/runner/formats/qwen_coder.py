@@ -74,8 +74,8 @@ def typed(text: str, schema: object) -> object:
 
 
 _SECTIONS = (
-    Section(hermes.OPEN, hermes.CLOSE, read),
-    Section("<seed:tool_call>", "</seed:tool_call>", read),
+    Section(hermes.OPEN, hermes.CLOSE, read, _CLOSE),
+    Section("<seed:tool_call>", "</seed:tool_call>", read, _CLOSE),
     Section(_OPEN, _CLOSE, _bare),
 )
 QWEN_CODER = Tagged(_SECTIONS, hermes.CALL)

@@ -31,11 +31,16 @@ Read = Callable[[str, Sequence[Tool]], Body]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """``close`` is empty for a section that goes to the end of the generation."""
+    """``close`` is empty for a section that goes to the end of the generation.
+
+    ``each`` ends every one of its calls, where something does: a generation that breaks off within the second call has
+    made the first one.
+    """
 
     open: str
     close: str
     read: Read
+    each: str = ""
 
 
 class SectionParser:
@@ -52,6 +57,11 @@ class SectionParser:
         self._called = False  # a call was the last that came: white space after it is not shown
         self._content: list[str] = []
         self._calls: list[Call] = []
+
+    @property
+    def called(self) -> bool:
+        """Whether a call was the last that came."""
+        return self._called
 
     def push(self, text: str) -> Parsed:
         if self._is_plain(text):
@@ -115,12 +125,17 @@ class SectionParser:
 
     def _last(self, section: Section) -> None:
         """The generation ended within the section."""
+        text = self._held[len(section.open) :]
         try:
-            body = section.read(self._held[len(section.open) :], self._tools)
+            body = section.read(text, self._tools)
         except Malformed:
-            self._as_text(section)
-        else:
-            self._found(body, after=len(self._held))
+            whole, end, rest = text.rpartition(section.each) if section.each else ("", "", text)
+            try:
+                body = Body(section.read(whole + end, self._tools).calls, rest)
+            except Malformed:
+                self._as_text(section)
+                return
+        self._found(body, after=len(self._held))
 
     def _found(self, body: Body, *, after: int) -> None:
         self._calls += body.calls
