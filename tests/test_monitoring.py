@@ -19,7 +19,7 @@ from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.peers.known import Peers
 from corral_server.gateway.serving import DrainingServer, uvicorn_config
 from corral_server.runner.metrics import families as runner_families
-from tests.support.exposition import families, metrics_in
+from tests.support.exposition import families, metrics_in, problems_of_rules
 from tests.support.fake_engine import FakeEngine
 from tests.support.gateway import MemoryDirectory, running_gateway
 from tests.support.runner_server import runner_state
@@ -72,6 +72,12 @@ def test_every_query_of_the_dashboard_is_promql_over_metrics_that_exist(told: Ma
     for (title, _), names in zip(queries, metrics_in([query for _, query in queries]), strict=True):
         assert names
         assert [name for name in names if base(name, told) is None] == [], title
+
+
+def test_the_alerts_are_clean_by_prometheus_own_checks() -> None:
+    text = (FILES / "alerts.yaml").read_text()
+    assert problems_of_rules(text) == ""
+    assert "function" in problems_of_rules(text.replace("| humanize }}", "| humanise }}"))
 
 
 def test_the_labels_of_an_alert_are_those_that_its_query_keeps() -> None:

@@ -64,7 +64,16 @@ def series(text: str, name: str) -> list[Mapping[str, str]]:
 
 def problems(text: str) -> str:
     """What promlint finds; empty when all is well."""
-    done = subprocess.run([promcheck(), "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    return _check("metrics", text)
+
+
+def problems_of_rules(text: str) -> str:
+    """What ``promtool check rules`` says of a file of rules, the templates of their annotations included."""
+    return _check("rules", text)
+
+
+def _check(what: str, text: str) -> str:
+    done = subprocess.run([promcheck(), what], input=text, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 3), done.stderr
     return done.stdout
 

@@ -2,24 +2,27 @@
 //
 //	promcheck metrics   an exposition on stdin: what "promtool check metrics" says of it; status 3 when it says anything
 //	promcheck queries   a JSON list of PromQL expressions on stdin: prints the names of metrics that each one reads
+//	promcheck rules     a file of rules on stdin: what "promtool check rules" says of it; status 3 when it says anything
 //	promcheck evaluate  series and queries of them on stdin: prints what Prometheus' engine answers (evaluate.go)
 package main
 
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
 func main() {
 	run := metrics
-	if len(os.Args) == 2 && os.Args[1] == "queries" {
-		run = queries
-	} else if len(os.Args) == 2 && os.Args[1] == "evaluate" {
-		run = evaluate
+	if len(os.Args) == 2 {
+		run = map[string]func() error{"metrics": metrics, "queries": queries, "rules": rules, "evaluate": evaluate}[os.Args[1]]
 	}
 	err := run()
 	if err != nil {
@@ -62,4 +65,19 @@ func queries() error {
 		})
 	}
 	return json.NewEncoder(os.Stdout).Encode(found)
+}
+
+func rules() error {
+	text, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	_, problems := rulefmt.Parse(text, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.Default())
+	for _, problem := range problems {
+		fmt.Println(problem)
+	}
+	if len(problems) > 0 {
+		os.Exit(3)
+	}
+	return nil
 }
