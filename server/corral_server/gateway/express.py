@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from corral_server.gateway.directory import Endpoint
 from corral_server.gateway.front.exchange import Exchange
+from corral_server.gateway.listener import Listener
 from corral_server.gateway.messages import Request
 from corral_server.gateway.queue import Ticket
 from corral_server.gateway.relay import SHUTTING_DOWN, Lines, response_headers
@@ -28,10 +29,11 @@ LIMIT = 64 * 1024
 """Bytes of a request's body: more is not worth parsing twice if it has to wait after all."""
 
 
-class Express:
+class Express(Listener):
     """One request that was sent to a runner as ``message``. It may ``resume`` once; nothing more happens here then."""
 
     __slots__ = (
+        "_attended",
         "_connection",
         "_ended",
         "_endpoint",
@@ -64,13 +66,16 @@ class Express:
         self._connection = connection
         self._message = message
         self._resume = resume
+        self._lines: Lines | None = None
+        self._attended = False
         self._ended: asyncio.Future[None] | None = None
-        connection.listener = self._heard
-        exchange.on_leave = self._left
-        exchange.on_drain = self._go_on
+        connection.listener = exchange.listener = self
 
-    def _heard(self) -> None:
+    def heard(self) -> None:
         """The runner answered, or failed."""
+        if self._lines is not None:
+            self._flow(self._lines)
+            return
         connection, exchange = self._connection, self._exchange
         if connection.broken or connection.status == 503 or exchange.choked:
             self._go_on()
@@ -85,12 +90,14 @@ class Express:
         else:
             self._lines = Lines(ending)
             self._forwarder.dispatcher.answered(self._ticket)
-            connection.listener = exchange.on_writable = self._flow
-            exchange.on_drain = self._attend
             exchange.open(connection.status, headers)
-            self._flow()
+            self._flow(self._lines)
 
-    def _flow(self) -> None:
+    def writable(self) -> None:
+        if self._lines is not None:
+            self._flow(self._lines)
+
+    def _flow(self, lines: Lines) -> None:
         """More of a stream came, or the client reads again. What the client cannot take yet stays where it is."""
         connection, exchange = self._connection, self._exchange
         if exchange.connection.choked is not None:
@@ -102,13 +109,13 @@ class Express:
         piece = connection.take()
         if connection.complete:
             self._end()
-            exchange.push(self._lines.rest(piece), last=True)
+            exchange.push(lines.rest(piece), last=True)
             return
-        whole = self._lines.whole(piece) if piece else b""
+        whole = lines.whole(piece) if piece else b""
         if connection.broken:
             self._end()
             self._request.broke()
-            exchange.push(whole + self._lines.broken(self._request.path), last=True)
+            exchange.push(whole + lines.broken(self._request.path), last=True)
         elif whole:
             exchange.push(whole)
             self._forwarder.pacing.wrote(connection)
@@ -116,7 +123,7 @@ class Express:
     def _end(self) -> None:
         """Nothing more comes from the runner, or is wanted of it."""
         connection, exchange, ticket = self._connection, self._exchange, self._ticket
-        connection.listener = exchange.on_leave = exchange.on_drain = exchange.on_writable = None
+        connection.listener = exchange.listener = None
         forwarder = self._forwarder
         if connection.broken:
             forwarder.dispatcher.broke(ticket)
@@ -128,18 +135,21 @@ class Express:
             self._ended.set_result(None)
 
     def _go_on(self) -> None:
-        self._connection.listener = None
-        self._exchange.on_leave = self._exchange.on_drain = None
+        self._connection.listener = self._exchange.listener = None
         forwarder, request, ticket, message = self._forwarder, self._request, self._ticket, self._message
         connection = self._connection
         self._resume(request, lambda: forwarder.carry(request, ticket, message, connection=connection))
 
-    def _attend(self) -> None:
-        """The server wants to end: from now on a coroutine stands for the stream, which can be told when time is up."""
-        self._exchange.on_drain = None
-        self._exchange.go_on(self._until_end)
+    def draining(self) -> None:
+        """A stream is attended by a coroutine from now on, which can be told when time is up; others are handed on."""
+        if self._lines is None:
+            self._go_on()
+        elif not self._attended:
+            self._attended = True
+            lines = self._lines
+            self._exchange.go_on(lambda: self._until_end(lines))
 
-    async def _until_end(self) -> None:
+    async def _until_end(self, lines: Lines) -> None:
         if self._exchange.gone or self._exchange.finished:
             return
         self._ended = asyncio.get_running_loop().create_future()
@@ -148,11 +158,10 @@ class Express:
         except asyncio.CancelledError:
             self._connection.abort()
             self._end()
-            self._request.broke()
-            self._exchange.push(self._lines.broken(self._request.path, SHUTTING_DOWN), last=True)
+            self._exchange.push(lines.broken(self._request.path, SHUTTING_DOWN), last=True)
             raise
 
-    def _left(self) -> None:
+    def left(self) -> None:
         """The client is gone: the runner notices that nobody wants the answer, and the slot is free."""
         self._connection.abort()
         self._end()

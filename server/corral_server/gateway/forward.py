@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import Final
 
 from corral_server.gateway.departure import Departure
 from corral_server.gateway.directory import Endpoint, Entry
@@ -25,9 +26,9 @@ from corral_server.gateway.upstream import Connection, NotBegun, Silent, Unreach
 from corral_server.wire import headers
 from corral_server.wire.errors import RUNNER_STOPPED, ApiError
 
-_NOT_SENT_ON = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEUED, headers.GATEWAY}
+_NOT_SENT_ON: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", headers.QUEUED, headers.GATEWAY}
 RUNNER_SILENT = "the model sent nothing for longer than it may, please try again"
-_COMMON_CONNECTION = (b"", b"keep-alive", b"close", b"Keep-Alive", b"Close")
+_COMMON_CONNECTION: Final = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
 class Forwarder:

@@ -11,12 +11,13 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from corral_core.metrics import LATENCY, Family, Histogram, Labels, counter, gauge, histogram
 from corral_server.gateway.directory import Directory
 from corral_server.gateway.queue import Queue
 
-CHUNK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
+CHUNK: Final[tuple[float, ...]] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds from one chunk to the next: a stream of 1000 tokens a second to one that hangs."""
 
 RETRIED = ("unreachable", "not_ready")

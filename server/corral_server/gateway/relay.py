@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from corral_server.gateway.messages import Headers, Request
 from corral_server.gateway.pacing import Pacing
@@ -25,7 +26,7 @@ LAST_WORDS = 1.0
 """Seconds for the error that ends a stream when the drain is over."""
 STREAM_BROKE = "an error was encountered while running the model: unexpected EOF"
 
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -38,8 +39,8 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
-_LENGTH = frozenset((b"content-length",))
-_STREAM_ENDS = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
+_LENGTH: Final = frozenset((b"content-length",))
+_STREAM_ENDS: Final = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
 
 Done = Callable[[], None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from corral_server.gateway.upstream import Connection, Silent
 
@@ -23,7 +23,7 @@ class WatchedConnection(Connection):
         self._heard_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
-    def send(self, data: Sequence[bytes]) -> None:
+    def send(self, data: list[bytes]) -> None:
         self._heard_at = self.loop.time()
         if self._watch is None:
             self._watch = self.loop.call_later(self._silence, self._look)

@@ -21,15 +21,15 @@ request that was read: it proves nothing. A machine that vanished has not begun 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
 import httptools
 
+from corral_server.gateway.listener import Listener
 from corral_server.gateway.sockets import acknowledged, notice_loss
 
-HIGH_WATER = 64 * 1024
-HEAD_LIMIT = 256 * 1024
+HIGH_WATER: Final = 64 * 1024
+HEAD_LIMIT: Final = 256 * 1024
 """Bytes of response head that are accepted."""
 
 
@@ -57,7 +57,7 @@ class Connection:
     """One connection, one request at a time. Its user calls ``send``, then ``head``, then ``read`` to the end.
 
     ``complete`` is set when the whole response arrived, ``broken`` when it ended too early; what is not taken yet
-    still waits for ``read``. Instead of waiting a ``listener`` may be set: it is called whenever ``head`` or ``read``
+    still waits for ``read``. Instead of waiting a ``listener`` may be set: it hears whenever ``head`` or ``read``
     would return or raise.
 
     It is an asyncio protocol by its methods alone: with a base class that is not compiled, it could not be either.
@@ -85,11 +85,11 @@ class Connection:
         self._unsent = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self.listener: Callable[[], None] | None = None
+        self.listener: Listener | None = None
 
     # What the user calls
 
-    def send(self, data: Sequence[bytes]) -> None:
+    def send(self, data: list[bytes]) -> None:
         """Starts a request. The connection must be idle."""
         assert self._transport is not None
         self.status, self.headers, self.complete = 0, [], False
@@ -259,7 +259,7 @@ class Connection:
 
     def _wake(self) -> None:
         if self.listener is not None:
-            self.listener()
+            self.listener.heard()
             return
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import httptools
 import uvicorn
@@ -27,8 +27,8 @@ from corral_server.gateway.front.target import body_head, split_target
 
 log = logging.getLogger(__name__)
 
-_WATCHED = frozenset((b"expect", b"transfer-encoding"))
-_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_WATCHED: Final = frozenset((b"expect", b"transfer-encoding"))
+_METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
 class FrontConnection(Ending):
@@ -126,7 +126,7 @@ class FrontConnection(Ending):
         answered here is answered.
         """
         current = self._current
-        if current is None or not current.complete or current.on_leave is not None or self._scheme == "https":
+        if current is None or not current.complete or current.listener is not None or self._scheme == "https":
             return False
         self._deaf = current.half = True
         self._last_request()
@@ -142,8 +142,8 @@ class FrontConnection(Ending):
         if choked is not None and not choked.done():
             choked.set_result(None)
         current = self._current
-        if current is not None and current.on_writable is not None:
-            current.on_writable()
+        if current is not None and current.listener is not None:
+            current.listener.writable()
 
     # httptools
 
@@ -169,11 +169,11 @@ class FrontConnection(Ending):
         if reading is None or reading.begun:
             return
         self._head_size = -1
-        version = parser.get_http_version()
+        version: str = parser.get_http_version()
         if version != "1.1":
             _check_old(version, reading)
         reading.begun = True
-        method = parser.get_method()
+        method: bytes = parser.get_method()
         reading.method = _METHODS.get(method) or method.decode("ascii")
         reading.path, reading.query = split_target(self._target)
         reading.keep_alive = parser.should_keep_alive()
@@ -219,7 +219,6 @@ class FrontConnection(Ending):
 
     def finished(self, exchange: Exchange) -> None:
         """The response is written."""
-        self._state.total_requests += 1
         self._current = None
         if exchange.task is None:
             exchange.forget()
@@ -245,8 +244,8 @@ class FrontConnection(Ending):
             self._close()
         else:
             self._last_request()
-            if self._current.on_drain is not None:
-                self._current.on_drain()
+            if self._current.listener is not None:
+                self._current.listener.draining()
 
     # Inside
 

@@ -11,8 +11,9 @@ import http
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from corral_server.gateway.listener import Listener
 from corral_server.gateway.messages import Headers, Message
 from corral_server.gateway.metrics import CHUNK
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from corral_server.gateway.front.connection import FrontConnection
     from corral_server.gateway.record import Record
 
-READ_AHEAD = 64 * 1024
+READ_AHEAD: Final = 64 * 1024
 """Bytes of a request's body that are kept before the client has to wait for the application."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -34,19 +35,18 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
 
 
-STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
+STATUS_LINES: Final = {status: status_line(status) for status in range(100, 600)}
 _DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class Exchange:
-    """``on_leave`` is called when the client leaves before the response is finished.
+    """``listener`` hears when the client leaves, or reads again, and when the server wants to end.
 
     ``method``, ``path`` (decoded) and ``query`` are of the head. ``begun``: it has been read. ``complete``: all of
     the request has. ``started``, ``finished``: the response.
     ``fed``: bytes of its body that came. ``half``: the client has said that it sends no more, and counts as gone as
     soon as it would have to wait.
-    ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first;
-    ``on_drain`` is called then when the server wants to end, ``on_writable`` when the client reads again.
+    ``task`` runs the application for it, or ``work`` when the application went ahead without a coroutine at first.
     ``record`` is told what is written, where there is one.
     """
 
@@ -69,11 +69,9 @@ class Exchange:
         "half",
         "headers",
         "keep_alive",
+        "listener",
         "method",
         "old",
-        "on_drain",
-        "on_leave",
-        "on_writable",
         "path",
         "query",
         "record",
@@ -97,9 +95,7 @@ class Exchange:
         self.expects = False
         self.old = False
         self.bodiless = False
-        self.on_leave: Callable[[], None] | None = None
-        self.on_writable: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
+        self.listener: Listener | None = None
         self.work: Callable[[], Awaitable[None]] | None = None
         self.task: asyncio.Task[None] | None = None
         self.record: Record | None = None
@@ -131,8 +127,8 @@ class Exchange:
             self.record.end(left=True)
         self.gone = True
         self._wake()
-        if self.on_leave is not None and not self.finished:
-            self.on_leave()
+        if self.listener is not None and not self.finished:
+            self.listener.left()
 
     def refused(self, status: int) -> None:
         """The connection ends: with an answer of this status, or with the response that has begun as it is."""
