@@ -16,7 +16,9 @@ from urllib.parse import unquote
 
 from corral_server.runner.generation import InvalidGrammar
 from corral_server.runner.integers import between
+from corral_server.runner.literals import one_of, quoted
 
+_NO_ALTERNATIVES = "the JSON schema has an empty list of alternatives"
 _MAX_DEPTH = 64
 _MAX_RULES = 4000
 _MAX_BYTES = 400_000
@@ -138,9 +140,9 @@ class _Converter:
         if "$ref" in schema:
             return self._reference(schema["$ref"])
         if "const" in schema:
-            return _literal(schema["const"])
+            return quoted(_literal(schema["const"]))
         if "enum" in schema:
-            return self._alternatives([_literal(value) for value in _list(schema, "enum")])
+            return self._one_of(_list(schema, "enum"))
         for keyword in ("anyOf", "oneOf"):
             if keyword in schema:
                 base = {key: value for key, value in schema.items() if key != keyword}
@@ -167,9 +169,14 @@ class _Converter:
             return str(kind)
         raise InvalidGrammar(f"the JSON schema has an unknown type {_shown(kind)}")
 
+    def _one_of(self, values: Sequence[object]) -> str:
+        if not values:
+            raise InvalidGrammar(_NO_ALTERNATIVES)
+        return self._rule(one_of(map(_literal, values)))
+
     def _alternatives(self, options: Sequence[str]) -> str:
         if not options:
-            raise InvalidGrammar("the JSON schema has an empty list of alternatives")
+            raise InvalidGrammar(_NO_ALTERNATIVES)
         return self._rule(" | ".join(options))
 
     def _reference(self, pointer: object) -> str:
@@ -216,7 +223,7 @@ class _Converter:
         return self._rule(f'"{{" space {self._members(members, extra)} space "}}"')
 
     def _member(self, name: str, schema: object) -> str:
-        return self._rule(f'{_literal(name)} ":" space {self._expression(schema)}')
+        return self._rule(f'{quoted(_literal(name))} ":" space {self._expression(schema)}')
 
     def _members(self, members: Sequence[tuple[str, bool]], extra: str | None) -> str:
         """The members in their order, optional ones left out or not; two rules for each say whether a comma is due."""
@@ -316,7 +323,7 @@ def _limit(schema: Mapping[str, object], inclusive: str, exclusive: str, step: i
 
 
 def _literal(value: object) -> str:
-    """A JSON value as GBNF text in quotes."""
+    """A JSON value as text."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -324,12 +331,7 @@ def _literal(value: object) -> str:
         text = json.dumps(value)
     except (ValueError, RecursionError, TypeError):
         raise InvalidGrammar(f"the JSON schema has a value that is no JSON: {_shown(value)}") from None
-    return quoted(text)
-
-
-def quoted(text: str) -> str:
-    """A text as GBNF has it."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return text
 
 
 def _shown(value: object) -> str:

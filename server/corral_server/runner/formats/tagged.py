@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from corral_server.runner.formats.calls import Call, Parsed, Parser, Wanted
 from corral_server.runner.formats.sections import Section, SectionParser
-from corral_server.runner.grammar import quoted
+from corral_server.runner.literals import quoted
 from corral_server.runner.thinking import TAGS, ThinkingSplitter
 from corral_server.runner.tools import Tool, name_of
 
