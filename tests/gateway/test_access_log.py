@@ -10,6 +10,7 @@ import pytest
 
 from corral_core.jsonlog import JsonLines
 from corral_server.gateway.access_log import AccessLog
+from corral_server.gateway.directory import Entry
 from tests.support.fake_upstream import Behaviour, fake_upstream, reply, stream
 from tests.support.gateway import MemoryDirectory, endpoint, entry, raw_request, run, running_gateway
 
@@ -156,6 +157,23 @@ def test_a_fault_of_our_own_is_logged_with_its_place_and_not_with_its_text(
     written = "".join(JsonLines().format(record) for record in caplog.records)
     assert "ValueError" in written
     assert "in fail" in written
+    assert SECRET not in written
+
+
+def test_a_fault_on_the_short_way_is_answered_and_logged_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(MemoryDirectory):
+        def find(self, name: str) -> Entry | None:
+            raise ValueError(SECRET)
+
+    async def scene() -> None:
+        async with running_gateway(Faulty.of(entry("tiny"))) as gateway:
+            answer = await gateway.chat()
+            assert answer.status_code == 500
+            assert "error" in answer.json()
+
+    run(scene())
+    written = "".join(JsonLines().format(record) for record in caplog.records)
+    assert "ValueError" in written
     assert SECRET not in written
 
 

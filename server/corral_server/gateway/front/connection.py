@@ -27,6 +27,8 @@ from corral_server.gateway.front.target import body_head, split_target
 
 log = logging.getLogger(__name__)
 
+_FAULT = "the application failed: %s"
+
 _WATCHED: Final = frozenset((b"expect", b"transfer-encoding"))
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
@@ -251,8 +253,13 @@ class FrontConnection(Ending):
 
     def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
-        if self._express is None or not exchange.complete or not self._express(exchange):
-            self.start(exchange)
+        try:
+            express = self._express is not None and exchange.complete and self._express(exchange)
+        except Exception as error:  # as in _answer
+            self._failed(exchange, error)
+        else:
+            if not express:
+                self.start(exchange)
 
     def start(self, exchange: Exchange) -> None:
         """Has the connection's task answer it."""
@@ -288,13 +295,20 @@ class FrontConnection(Ending):
                 scope = scope_of(exchange, scheme=self._scheme, client=self._peer, server=self._own)
                 await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:  # one request's fault must not end the others of this connection's server
-            log.error("the application failed: %s", origin(error))
+            log.error(_FAULT, origin(error))
         finally:
             if self._current is exchange:
                 self._current = None
             exchange.forget()
             if not exchange.finished:
                 self._unanswered(exchange)
+
+    def _failed(self, exchange: Exchange, error: Exception) -> None:
+        log.error(_FAULT, origin(error))
+        if self._current is exchange:
+            self._current = None
+        if not exchange.finished:
+            self._unanswered(exchange)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """An offer of another protocol, which is not spoken here: the request is answered as it is, as the last one.
