@@ -51,6 +51,7 @@ from corral_server.gateway.routing.runners import RunnersInUse
 from corral_server.gateway.running import running
 from corral_server.gateway.shares import Shares
 from corral_server.gateway.silence import connections
+from corral_server.gateway.skim import read_object
 from corral_server.gateway.unload import lone_keep_alive, unload, unloads
 from corral_server.gateway.verbose import verbose_show, wants_verbose
 from corral_server.wire.errors import ApiError
@@ -209,16 +210,16 @@ class Gateway:
     async def _forward(self, request: Request) -> Answer | None:
         api = APIS[request.path]
         request.body = plain_body(request, await self._bodies.read(request))
-        model, keep_alive = self._meant(api, request.body)
+        model, keep_alive = await self._meant(api, request.body)
         if self._guard is not None:
             self._guard.check(model)
         entry = metadata.lookup(self._directory, model, unknown=api.unknown)
         with self._guard.turn() if self._guard is not None else _NO_TURN:
             return await self._send_on(request, entry, model=model, keep_alive=keep_alive)
 
-    def _meant(self, api: Api, body: bytes) -> tuple[str, object]:
+    async def _meant(self, api: Api, body: bytes) -> tuple[str, object]:
         """The model, and ``lone_keep_alive``; nothing else of a body is kept beside it. Raises ApiError."""
-        data = self._parse(api, body)
+        data = await self._skim(api, body)
         model = field(data, "model", kind=api.kind)
         if not model:
             raise api.missing_model(data)
@@ -237,9 +238,12 @@ class Gateway:
         limit = self._config.depth_limit
         return parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body)
 
+    async def _skim(self, api: Api, body: bytes) -> Mapping[str, object]:
+        return await read_object(body, kind=api.kind, depth_limit=self._config.depth_limit, empty=api.empty_body)
+
     async def _read(self, request: Request, kind: str) -> Mapping[str, object]:
         body = await self._bodies.read(request)
-        return parse_body(body, kind=kind, depth_limit=self._config.depth_limit, empty="missing request body")
+        return await read_object(body, kind=kind, depth_limit=self._config.depth_limit, empty="missing request body")
 
     def _table(self) -> dict[str, dict[str, Handler]]:
         registry = Registry(self._directory, self._read)
@@ -294,7 +298,7 @@ class Gateway:
 
     async def _show(self, request: Request) -> Answer:
         body = await self._bodies.read(request)
-        data = self._parse(SHOW, body)
+        data = await self._skim(SHOW, body)
         name = field(data, "model", kind=SHOW.kind) or field(data, "name", kind=SHOW.kind)
         if not name:
             raise SHOW.missing_model(data)

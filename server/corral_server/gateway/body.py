@@ -55,12 +55,20 @@ def check_shape(body: bytes, depth_limit: int) -> None:
     if len(body) > MAX_VALUES:
         closed = body.count(b"]") + body.count(b"}")
         if max(opened, closed) + body.count(b",") > MAX_VALUES:
-            raise ApiError(400, f"the request body holds too many values (more than {MAX_VALUES})")
+            raise too_many()
     if opened <= depth_limit:
         return
     brackets = _STRING.sub(b"", body).translate(_STEPS, _NOT_BRACKETS)
     if max(accumulate(memoryview(brackets).cast("b")), default=0) > depth_limit:
-        raise ApiError(400, f"the request body is nested too deeply (more than {depth_limit} levels)")
+        raise too_deep(depth_limit)
+
+
+def too_many() -> ApiError:
+    return ApiError(400, f"the request body holds too many values (more than {MAX_VALUES})")
+
+
+def too_deep(limit: int) -> ApiError:
+    return ApiError(400, f"the request body is nested too deeply (more than {limit} levels)")
 
 
 def field(data: Mapping[str, object], name: str, *, kind: str) -> str:

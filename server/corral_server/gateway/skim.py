@@ -1,0 +1,211 @@
+"""Large bodies, read for what the gateway needs of them and no further, and never for long at a time.
+
+Parsing one whole would hold up every stream of the gateway, for seconds where it is made to. So only the fields of the
+object itself are read; what is large or nested is passed over and stands for itself by something of its kind, not
+empty. Whether that is good JSON the runner says. After each ``SLICE`` whoever else waits for the event loop has a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Generator, Mapping
+from time import perf_counter
+
+from corral_server.gateway.body import MAX_VALUES, parse_body, too_deep, too_many
+from corral_server.wire.errors import ApiError
+
+SLICE = 0.003
+"""Seconds."""
+SMALL = 64 * 1024
+"""Bytes of a body that is parsed as it is."""
+_WHOLE = 64 * 1024
+"""The same for a value that is a text, an array or an object."""
+_KEY = 1024
+"""Bytes of a key that may be one that is known."""
+_ODD = 1024 * 1024
+"""Bytes of a body that is no JSON, up to which it is said in the words of a whole parser what is wrong with it."""
+_WINDOW = 512 * 1024
+_FIELDS = 10_000
+"""How many the object itself may have: no API knows more than a few dozen."""
+_NAMES = frozenset(("model", "name", "source", "destination"))
+"""Fields whose text matters however long it is."""
+
+_STAND_INS: Mapping[bytes, object] = {b'"': "...", b"[": [None], b"{": {"": None}}
+
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_SCALAR = re.compile(rb"[^][{}\",: \t\n\r]{1,4096}+")
+_TEXT = rb'[^][{}"\\]++|"[^"\\]{0,200}+"'
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""What is inside a string."""
+_RUN = re.compile(rb"(?:%b)*+" % _TEXT)
+"""What has no brackets, short strings included."""
+_FLAT_RUN = re.compile(rb"(?:%b|\[(?:%b)*+\]|\{(?:%b)*+\})*+" % (_TEXT, _TEXT, _TEXT))
+"""The same, with arrays and objects that hold none."""
+
+Work = Generator[None, None, int]
+"""Gives where a value ends; every ``yield`` is a moment to let others have a turn."""
+
+
+class _Odd(Exception):
+    """It is no JSON, as far as it was looked at."""
+
+
+async def read_object(body: bytes, *, kind: str, depth_limit: int, empty: str) -> Mapping[str, object]:
+    """``body.parse_body``, which does it for small bodies. Raises ApiError."""
+    if len(body) <= SMALL:
+        return parse_body(body, kind=kind, depth_limit=depth_limit, empty=empty)
+    reading = _object(body, depth_limit)
+    due = perf_counter() + SLICE
+    try:
+        while True:
+            next(reading)
+            if perf_counter() > due:
+                await asyncio.sleep(0)
+                due = perf_counter() + SLICE
+    except StopIteration as end:
+        data: Mapping[str, object] = end.value
+        return data
+    except (_Odd, ValueError, RecursionError):
+        if len(body) <= _ODD:
+            return parse_body(body, kind=kind, depth_limit=depth_limit, empty=empty)
+        raise ApiError(400, "invalid JSON in the request body") from None
+
+
+def _object(body: bytes, depth_limit: int) -> Generator[None, None, Mapping[str, object]]:
+    """Keys in lower case; of equal ones the last that is not null counts, as with Go's decoder."""
+    yield from _count(body)
+    data: dict[str, object] = {}
+    at = yield from _spaces(body, 0)
+    if body[at : at + 1] != b"{":
+        raise _Odd
+    at = yield from _spaces(body, at + 1)
+    if body[at : at + 1] == b"}":
+        return data
+    for _ in range(_FIELDS):
+        key_end = yield from _string(body, at)
+        key = str(_parsed(body[at:key_end])).lower() if key_end - at <= _KEY else ""
+        at = yield from _spaces(body, key_end)
+        if body[at : at + 1] != b":":
+            raise _Odd
+        at = yield from _spaces(body, at + 1)
+        end = yield from _value(body, at, depth_limit)
+        value = _stand_in(body, at, end, whole=key in _NAMES)
+        if value is not None:
+            data[key] = value
+        at = yield from _spaces(body, end)
+        if body[at : at + 1] == b"}":
+            return data
+        if body[at : at + 1] != b",":
+            raise _Odd
+        at = yield from _spaces(body, at + 1)
+        yield
+    raise ApiError(400, f"the request body has too many fields (more than {_FIELDS})")
+
+
+def _count(body: bytes) -> Generator[None, None, None]:
+    """Raises ApiError for more values than the runner, which reads them all, shall make objects of."""
+    opened = closed = commas = 0
+    for start in range(0, len(body), _WINDOW):
+        window = body[start : start + _WINDOW]
+        opened += window.count(b"[") + window.count(b"{")
+        closed += window.count(b"]") + window.count(b"}")
+        commas += window.count(b",")
+        if max(opened, closed) + commas > MAX_VALUES:
+            raise too_many()
+        yield
+
+
+def _stand_in(body: bytes, at: int, end: int, *, whole: bool) -> object:
+    """The value, or one of its kind. Raises ValueError for what is no JSON."""
+    first = body[at : at + 1]
+    if end - at <= _WHOLE or first not in _STAND_INS or (whole and first == b'"'):
+        return _parsed(body[at:end])
+    return _STAND_INS[first]
+
+
+def _value(body: bytes, at: int, depth_limit: int) -> Work:
+    first = body[at : at + 1]
+    if first == b'"':
+        return (yield from _string(body, at))
+    if first in (b"[", b"{"):
+        return (yield from _nested(body, at, depth_limit))
+    found = _SCALAR.match(body, at)
+    if found is None:
+        raise _Odd
+    return found.end()
+
+
+def _string(body: bytes, at: int) -> Work:
+    """``at`` is its opening quote."""
+    if body[at : at + 1] != b'"':
+        raise _Odd
+    at += 1
+    while at < len(body):
+        end = body.find(b'"', at, at + _WINDOW)
+        slash = body.find(b"\\", at, at + _WINDOW if end < 0 else end)
+        if slash < 0:
+            if end >= 0:
+                return end + 1
+            at += _WINDOW
+        else:  # which quote is the last one takes a closer look
+            found = _INSIDE.match(body, slash, slash + _WINDOW)
+            assert found is not None  # it may be empty
+            at = found.end()
+            if at == slash:
+                break
+            if body[at : at + 1] == b'"':
+                return at + 1
+        yield
+    raise _Odd
+
+
+def _nested(body: bytes, at: int, depth_limit: int) -> Work:
+    """An array or object; ``at`` is its opening bracket, and the body's own object is the first level."""
+    depth = 1
+    while True:
+        run = _FLAT_RUN if 1 < depth < depth_limit else _RUN
+        found = run.match(body, at, at + _WINDOW)
+        assert found is not None  # it may be empty
+        at = found.end()
+        here = body[at : at + 1]
+        if here in (b"[", b"{"):
+            depth += 1
+            if depth > depth_limit:
+                raise too_deep(depth_limit)
+        elif here in (b"]", b"}"):
+            depth -= 1
+            if depth == 1:
+                return at + 1
+        elif here == b'"':
+            at = (yield from _string(body, at)) - 1
+        elif not here or here == b"\\":
+            raise _Odd
+        else:
+            at -= 1  # the window ended here
+        at += 1
+        yield
+
+
+def _spaces(body: bytes, at: int) -> Work:
+    while True:
+        found = _SPACE.match(body, at, at + _WINDOW)
+        assert found is not None  # it may be empty
+        if found.end() < at + _WINDOW:
+            return found.end()
+        at = found.end()
+        yield
+
+
+def _parsed(value: bytes) -> object:
+    """Raises ValueError for what is no JSON."""
+    parsed: object = _DECODER.decode(value.decode("utf-8", "replace"))
+    return parsed
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
