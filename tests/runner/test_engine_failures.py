@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import EngineFailed, Task
-from tests.runner.engines import GREEDY, answer, ask, chat, weights, words
+from tests.runner.engines import GREEDY, answer, answers, ask, chat, weights, words
+from tests.support.tiny_model import write
 from tests.support.waiting import auntil
 
 pytestmark = pytest.mark.process
@@ -87,6 +89,29 @@ def test_a_cache_without_room_takes_it_from_idle_slots(engine: LlamaEngine, monk
         patch.setattr(engine._context, "decode", lambda: refusals.pop() if refusals else decode())
         assert "Paris" in answer(engine, Task(chat(engine, "Which city is France's capital?"), GREEDY)).text
     assert sum(bool(slot.cells) for slot in engine._slots) == 1
+
+
+def test_all_slots_fill_their_windows_at_once_and_none_waits_for_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A free slot is room for any prompt and its whole answer, whatever the others hold."""
+    engine = LlamaEngine.load(write(tmp_path), EngineOptions(context_length=128, slots=4, batch=64, threads=1))
+    statuses, decode = set[int](), engine._context.decode
+
+    def decode_watched() -> int:
+        statuses.add(status := decode())
+        return status
+
+    monkeypatch.setattr(engine._context, "decode", decode_watched)
+    try:
+        prompts = [
+            tuple(engine.tokenize(letter * 120, add_special=False, parse_special=False)) for letter in "abcdefgh"
+        ]
+        got = answers(engine, *(Task(p, GREEDY, grammar="root ::= [a-z]+", shift=False) for p in prompts))
+        assert {(one.finish.reason, len(one.finish.generated)) for one in got} == {("length", 9)}
+        assert (statuses, engine.cells_in_use) == ({0}, 4 * 128)
+    finally:
+        engine.close()
 
 
 def test_closing_fails_what_runs_and_what_waits() -> None:
