@@ -10,6 +10,7 @@ import pytest
 
 from tests.local.served import model_file, serving
 from tests.support.exposition import families, problems, value
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -18,6 +19,18 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_the_access_log_is_among_the_events_when_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    model_file(folder, "tiny")
+    with serving(tmp_path, folder, environment={"CORRAL_ACCESS_LOG": "9"}) as served:
+        assert served.generate("tiny")
+        lines = until(lambda: served.events("request"))
+        assert [(line["model"], line["api"], line["code"]) for line in lines] == [
+            ("default/tiny", "/api/generate", 200)
+        ]
 
 
 def test_a_request_that_loads_its_model_shows_in_the_metrics(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +18,7 @@ from corral_core.errors import InvalidSetting
 from corral_core.metrics import CONTENT_TYPE, Collector, lines
 from corral_core.process_metrics import process_families
 from corral_core.settings import bool_setting, int_setting, text_setting
+from corral_server.gateway import log
 from corral_server.gateway.access_log import AccessLog
 from corral_server.gateway.messages import Receive, Scope, Send
 from corral_server.gateway.record import Sink
@@ -49,9 +50,14 @@ class MonitorSettings:
 
 
 @asynccontextmanager
-async def open_sinks(settings: MonitorSettings, environ: Mapping[str, str]) -> AsyncIterator[Sequence[Sink]]:
-    """Who hears of requests that have ended. Raises InvalidSetting when tracing is asked for and not installed."""
-    sinks: list[Sink] = [AccessLog(settings.access_log)] if settings.access_log else []
+async def open_sinks(
+    settings: MonitorSettings, environ: Mapping[str, str], *, write: Callable[..., None] = log.event
+) -> AsyncIterator[Sequence[Sink]]:
+    """Who hears of requests that have ended; ``write`` writes the access log's lines.
+
+    Raises InvalidSetting when tracing is asked for and not installed.
+    """
+    sinks: list[Sink] = [AccessLog(settings.access_log, write=write)] if settings.access_log else []
     tracing = _tracing(environ)
     if tracing is None:
         yield sinks

@@ -20,7 +20,8 @@ import uvloop
 
 from corral_core.errors import CorralError
 from corral_server.gateway.app import Gateway
-from corral_server.gateway.monitor import metrics_server
+from corral_server.gateway.monitor import metrics_server, open_sinks
+from corral_server.gateway.record import Sink
 from corral_server.gateway.serving import DrainingServer, open_more_files, uvicorn_config
 from corral_server.local.config import LocalConfig
 from corral_server.local.controller import Controller
@@ -91,7 +92,13 @@ class _Serving:
     async def run(self, listing: Listing, listener: socket.socket) -> None:
         report(self._log, listing, None)
         self._directory.replace(listing.models)
-        gateway = Gateway(self._directory, self._config.gateway)
+        monitoring, environ = self._config.monitoring, self._config.runner.environment
+        async with open_sinks(monitoring, environ, write=self._log.event) as sinks:
+            await self._run(listing, listener, sinks)
+        self._log.event("ended")
+
+    async def _run(self, listing: Listing, listener: socket.socket, sinks: Sequence[Sink]) -> None:
+        gateway = Gateway(self._directory, self._config.gateway, sinks=sinks)
         config, delay = uvicorn_config(gateway, self._config.gateway), self._config.gateway.drain_delay
         server = _Server(config, gateway, delay=delay, started=lambda: self._started(listener))
         monitors = metrics_server(self._config.monitoring, self._config.gateway.host, gateway.families, server.families)
@@ -99,7 +106,6 @@ class _Serving:
             async with monitors, self._supervisor:
                 await self._serve(server, listing, listener)
                 self._log.event("ending")
-        self._log.event("ended")
 
     async def _serve(self, server: uvicorn.Server, listing: Listing, listener: socket.socket) -> None:
         """Returns when the server has shut down; planning goes on until then."""
