@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from typing import Final
 
 from corral_server.wire.errors import ApiError
 from corral_server.wire.go_json import syntax_error
 
-MAX_VALUES = 4_000_000
+MAX_VALUES: Final = 4_000_000
 """How many arrays, objects and commas a body may hold: parsing must not turn 64 MiB into gigabytes of objects."""
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -25,7 +26,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def parse_body(body: bytes, *, kind: str, depth_limit: int, empty: str) -> Mapping[str, object]:
+def parse_body(body: bytes, *, kind: str, depth_limit: int, empty: str) -> dict[str, object]:
     """The first JSON value of the body, which must be an object; null counts as an empty one.
 
     ``kind`` is the type that Go's error texts name, ``empty`` the text for a body without any value.
@@ -104,8 +105,11 @@ def _decode(decoder: json.JSONDecoder, text: str, start: int) -> object:
 
 def _plain(data: dict[str, object]) -> bool:
     """Whether the keys mean the same to Python's dict and to Go's decoder: lower case, and no null among them."""
+    for value in data.values():
+        if value is None:
+            return False
     keys = "".join(data)
-    return None not in data.values() and keys == keys.lower()
+    return keys == keys.lower()
 
 
 def _folded(text: str, start: int) -> dict[str, object]:
@@ -125,7 +129,7 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_FOLDING = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_fold)
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_FOLDING: Final = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_fold)
 
 Reader = Callable[[bytes], Mapping[str, object]]
