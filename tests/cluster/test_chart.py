@@ -218,6 +218,23 @@ def test_whoever_may_read_metrics_is_let_in_to_gateways_and_runners(helm: Helm) 
         assert monitor not in cast("list[Object]", let_in("runners", "http", values))
 
 
+def test_the_alerts_lead_to_their_sections_and_the_dashboard_is_as_it_was_written(helm: Helm) -> None:
+    made = rendered(helm, {"monitoring": {"rules": {"enabled": True}, "dashboard": {"enabled": True}}})
+    [rules] = [item for item in made if item["kind"] == "PrometheusRule"]
+    written = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
+    page = (CHART.parents[1] / "docs/alerts.md").read_text()
+    for given, alert in zip(
+        cast("list[Object]", at(rules, "spec", "groups", 0, "rules")), written["groups"][0]["rules"], strict=True
+    ):
+        runbook = cast("dict[str, str]", given["annotations"]).pop("runbook_url")
+        assert given == alert
+        assert runbook == f"docs/alerts.md#{alert['alert'].lower()}"
+        assert f"\n## {alert['alert']}\n" in page
+    [dashboard] = [item for item in made if at(item, "metadata", "name") == "other-dashboard"]
+    text = cast("str", at(dashboard, "data", "corral.json"))
+    assert json.loads(text) == json.loads((CHART / "files/dashboard.json").read_text())
+
+
 def test_every_monitor_names_a_port_that_its_pods_have(helm: Helm) -> None:
     made = rendered(helm, {"monitoring": {"enabled": True}})
     monitors = [item for item in made if item["kind"] == "PodMonitor"]

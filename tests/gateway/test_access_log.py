@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from corral_core.jsonlog import JsonLines
 from corral_server.gateway.access_log import AccessLog
 from corral_server.gateway.directory import Entry
+from tests.gateway.test_keys import ALICE, BOB, bearer, key_file
 from tests.support.fake_upstream import Behaviour, fake_upstream, reply, stream
 from tests.support.gateway import MemoryDirectory, endpoint, entry, raw_request, run, running_gateway
 
@@ -189,6 +191,25 @@ def test_the_trace_of_a_request_is_named_and_nothing_that_only_looks_like_one() 
 
     run(scene())
     assert [line.get("trace") for line in lines] == [trace, None, None]
+
+
+def test_the_holder_of_a_key_is_named_and_the_key_is_not(tmp_path: Path) -> None:
+    lines: list[Line] = []
+    log = AccessLog(99, write=lambda name, **said: lines.append(said))
+
+    async def scene() -> None:
+        async with (
+            fake_upstream(reply()) as upstream,
+            running_gateway(
+                MemoryDirectory.of(entry("tiny", upstream.port)), sinks=[log], keys_file=key_file(tmp_path)
+            ) as gateway,
+        ):
+            for key in (ALICE, BOB, SECRET):  # the first makes a connection, the second goes the short way
+                await gateway.http.post("/api/chat", json={"model": "tiny"}, headers=bearer(key))
+
+    run(scene())
+    assert [(line["code"], line.get("client")) for line in lines] == [(200, "alice"), (200, "bob"), (401, None)]
+    assert not {ALICE, BOB, SECRET} & set(json.dumps(lines).split('"'))
 
 
 def test_a_flood_is_a_bounded_number_of_lines_and_says_what_it_left_out() -> None:
