@@ -17,6 +17,7 @@ from corral_server.runner import llama_log
 from corral_server.runner.generation import EngineFailed, InvalidGrammar, LoadFailed
 from corral_server.runner.llama_library import C, initialize
 from corral_server.runner.llama_sampler import Sampler
+from corral_server.runner.mapped import forget_pages
 
 _RANK = 4
 """The pooling type of models that score a text in place of embedding it."""
@@ -79,6 +80,8 @@ class LlamaModel:
         if not self._model:
             raise LoadFailed(f"{path} cannot be loaded: {llama_log.reason(lines)}")
         self.buffers = llama_log.buffer_sizes(lines)
+        if self.buffers.keys() - {"CPU_Mapped"}:
+            forget_pages(path)
         self._vocab = C.llama_model_get_vocab(self._model)
         self.vocab_size: int = C.llama_vocab_n_tokens(self._vocab)
         self.train_context: int = C.llama_model_n_ctx_train(self._model)

@@ -24,10 +24,12 @@ def spin_briefly() -> None:
     """Lets the kernels' threads spin for microseconds at a barrier, not for OpenMP's milliseconds, before they sleep.
 
     Beside any other busy process long spinning takes the core that the awaited thread needs: on two shared cores it
-    made decoding four to twenty times slower. It must be set before OpenMP is loaded.
+    made decoding four to twenty times slower. It must be set before OpenMP is loaded. numpy's own threads spin too, and
+    have nothing to do here: it looks for the largest of a row.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _quotas(root: Path, membership: Path) -> Iterator[float]:
