@@ -68,6 +68,7 @@ ORDINARY: Situation = _flat(
     level("corral_operator_acting", 1),
     level("corral_operator_acting", 0, pod="the one that stands by"),
     phase("Ready"),
+    level("corral_operator_runners_unheard", 0, model=MODEL),
     queue(100),
     connections(100),
     level("corral_gateway_peers", 2, **POD),
@@ -108,6 +109,7 @@ BAD: Mapping[str, tuple[Situation, Mapping[str, str]]] = {
         {"model": MODEL},
     ),
     "CorralRunnerStuck": (runner(running=1, tokens=0), {"model": MODEL, "pod": "model-tiny-1"}),
+    "CorralRunnerUnheard": ([level("corral_operator_runners_unheard", 1, model=MODEL)], {"model": MODEL}),
     "CorralThrashing": ([rising("corral_operator_evictions_total", 0.02, reason="limit")], {}),
     "CorralOperatorBehind": (observed("corral_operator_workqueue_queue_seconds", 1, 20, bounds=LATENCY), {}),
     "CorralOperatorCallsFail": (

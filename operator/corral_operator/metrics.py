@@ -101,6 +101,16 @@ class Measures:
         )
         replicas = [({"model": item.meta.key}, _replicas(item.status.get("readyReplicas"))) for item in items]
         yield gauge("corral_operator_model_ready_replicas", "Runners of the Model that are ready.", replicas)
+        yield gauge(
+            "corral_operator_runners_unheard",
+            "Runners of the Model that are ready and do not tell what they do: they count as busy.",
+            [({"model": item.meta.key}, _unheard(store, item.meta.key)) for item in items if store is not None],
+        )
+
+
+def _unheard(store: Store, model: str) -> int:
+    staying = [pod for pod in store.pods.of_model(model) if pod.ready and not pod.meta.deleted]
+    return sum(pod.meta.uid not in store.activities for pod in staying)
 
 
 def _replicas(value: object) -> int:

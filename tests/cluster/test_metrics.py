@@ -18,8 +18,8 @@ from tests.test_monitoring import targets
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 
 
-NOTHING_TO_SEE = {"Drafts that were right", "Memory of models", "Connections"}
-"""Panels of which some query tells nothing here: of speculation, GPUs, clients turned away."""
+NOTHING_TO_SEE = {"Drafts that were right", "Memory of models", "Connections", "Ready runners"}
+"""Panels of which some query tells nothing here: of speculation, GPUs, clients turned away, runners not heard."""
 
 
 def scraped(host: str, port: int) -> str:

@@ -19,6 +19,7 @@ from tests.operator import samples
 from tests.operator.test_controller import World, scenario
 from tests.operator.test_web import get
 from tests.support.exposition import families, problems, value
+from tests.support.planning import activity
 from tests.support.waiting import auntil
 
 CRD = Path(__file__).resolve().parents[2] / "crds/corral.dev_models.yaml"
@@ -94,6 +95,18 @@ def test_a_deleted_model_has_no_series_and_an_operator_that_stands_by_tells_of_n
     assert "lab/m1" not in measures.text()
     measures.end()
     assert "lab/" not in measures.text()
+
+
+def test_a_runner_that_is_ready_and_does_not_speak_is_told() -> None:
+    measures, store = acting("Ready")
+    name, model = "corral_operator_runners_unheard", "lab/m0"
+    assert value(measures.text(), name, model=model) == 0
+    store.heard_pod(samples.pod("m0", name="m0-a"), kind="ADDED")
+    store.heard_pod(samples.pod("m0", name="m0-b", ready=False), kind="ADDED")
+    assert value(measures.text(), name, model=model) == 1
+    [ready] = [pod for pod in store.pods.of_model(model) if pod.ready]
+    store.activities[ready.meta.uid] = activity()
+    assert value(measures.text(), name, model=model) == 0
 
 
 def test_the_phases_are_those_of_the_resource() -> None:
