@@ -16,7 +16,7 @@ from corral_server.gateway.keys import guard
 from corral_server.gateway.keys.file import InvalidKeys, Key, digest_of, new_key, parse_keys
 from corral_server.gateway.keys.guard import Guard
 from corral_server.gateway.keys.make import main
-from corral_server.gateway.keys.rates import Rates, TooMany
+from corral_server.gateway.keys.rates import Nowhere, Rates, TooMany
 from tests.support.fake_upstream import Call, fake_upstream, reply
 from tests.support.gateway import MemoryDirectory, Running, entry, run, running_gateway
 from tests.support.waiting import auntil
@@ -272,7 +272,7 @@ def test_patterns(pattern: str, model: str, allowed: bool) -> None:
 
 def test_a_rate_holds_for_every_minute() -> None:
     now = 0.0
-    rates, key = Rates(lambda: now), Key("a", b"", per_minute=2)
+    rates, key = Rates(lambda: now, Nowhere()), Key("a", b"", per_minute=2)
     rates.end(rates.take(key), key)
     now = 50.0
     rates.end(rates.take(key), key)

@@ -184,7 +184,7 @@ def test_all_who_watch_are_told() -> None:
 def test_the_port_of_the_peers_serves_nothing_else() -> None:
     async def body() -> None:
         async with served(Holding()) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            assert (await http.get(PATH)).json() == {"gateway": "g1", "waiting": {}}
+            assert (await http.get(PATH)).json() == {"gateway": "g1", "waiting": {}, "uses": {}}
             for method, path in (("POST", PATH), ("GET", "/"), ("POST", "/api/chat"), ("GET", "/api/tags")):
                 assert (await http.request(method, path)).status_code == 404
 

@@ -96,7 +96,7 @@ class Gateways:
 
 
 def directory(gateway: Running) -> MemoryDirectory:
-    found = gateway.gateway._directory
+    found = gateway.gateway.dispatcher._directory
     assert isinstance(found, MemoryDirectory)
     return found
 
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def two_gateways(*, max_queue: int = 512) -> AsyncIterator[Gateways]:
+async def two_gateways(*, max_queue: int = 512, keys_file: str = "") -> AsyncIterator[Gateways]:
     runner, running, known = Runner(), list[Running](), list[Peers]()
     peering = PeerSettings("lab", "corral", free_port())
     async with AsyncExitStack() as stack:
@@ -118,7 +118,9 @@ async def two_gateways(*, max_queue: int = 512) -> AsyncIterator[Gateways]:
             peers = Peers(name)
             models = MemoryDirectory.of(entry("tiny"), entry("other"))
             gateway = await stack.enter_async_context(
-                running_gateway(models, peers=peers, gateway_id=name, drain=1.0, max_queue=max_queue)
+                running_gateway(
+                    models, peers=peers, gateway_id=name, drain=1.0, max_queue=max_queue, keys_file=keys_file
+                )
             )
             holding = gateway.gateway.dispatcher.queue.holding
             await stack.enter_async_context(exchange(peering, Cluster(), peers, holding=holding, host=host))

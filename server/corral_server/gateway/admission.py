@@ -15,7 +15,7 @@ message, so the bound can be exceeded by what arrives before the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 
@@ -52,12 +52,17 @@ class Nowhere:
 
 
 class Holding:
-    """What waits here: in all, and by model. ``changed(key)`` is called after every change."""
+    """What is held here: how many requests wait, in all and by model, and what API keys with bounds use of them.
+
+    ``changed()`` is called after every change. ``uses`` gives, by the name of the key, how many of its requests run and
+    how many began in the last minute.
+    """
 
     def __init__(self) -> None:
         self.total = 0
         self.by_key: dict[str, int] = {}
-        self.changed: Callable[[str], None] | None = None
+        self.changed: Callable[[], None] = _nobody
+        self.uses: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
     def add(self, key: str, number: int) -> None:
         self.total += number
@@ -66,8 +71,7 @@ class Holding:
             self.by_key[key] = held
         else:
             del self.by_key[key]
-        if self.changed is not None:
-            self.changed(key)
+        self.changed()
 
 
 class Admission:
@@ -89,3 +93,7 @@ class Admission:
 
     def _held_for(self, key: str) -> int:
         return self._holding.by_key.get(key, 0) + self._elsewhere.of(key)
+
+
+def _nobody() -> None:
+    """Is told."""

@@ -71,15 +71,15 @@ class Gateway:
     def __init__(
         self, directory: Directory, config: GatewayConfig, peers: Peers | None = None, *, sinks: Sequence[Sink] = ()
     ) -> None:
-        self._guard = Guard(config.keys_file) if config.keys_file else None
+        self._alone = peers is None
+        peers = peers or Peers(config.gateway_id)
+        self._guard = Guard(config.keys_file, elsewhere=peers) if config.keys_file else None
         self._directory = directory if self._guard is None else AllowedDirectory(directory)
         self._config = config
         self._bodies = Bodies(config.body_limit, max(config.body_limit, config.bodies_limit))
         self._entrance = Entrance(config.origins, host=config.host)
-        self._alone = peers is None
         self.limits = config.limits
         self.draining = False
-        peers = peers or Peers(config.gateway_id)
         shares = Shares(config.gateway_id, peers)
         self._observing = Observing(directory, *sinks)
         self.turned_away = self._observing.turned_away
@@ -91,6 +91,8 @@ class Gateway:
             allowance=shares.allowed,
             meters=self._observing.meters,
         )
+        if self._guard is not None:
+            self._guard.tell(self.dispatcher.queue.holding)
         peers.changed = recount = self.dispatcher.recount
         self._runners = RunnersInUse(self.dispatcher.queue, peers, shares, recount=recount)
         self._pool = Pool(connect_timeout=config.connect_timeout, make=connections(config.upstream_silence))

@@ -43,6 +43,11 @@ class Key:
     per_minute: int | None = None
     concurrent: int | None = None
 
+    @property
+    def bounded(self) -> bool:
+        """Whether anything is to be counted that other gateways should know."""
+        return self.per_minute is not None or self.concurrent is not None
+
     def allows(self, model: str) -> bool:
         """Whether a name that a client gives is one it may use: as written or in full, with its tag."""
         try:

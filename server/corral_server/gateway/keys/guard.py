@@ -17,8 +17,9 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from corral_core.errors import CorralError, InvalidSetting
+from corral_server.gateway.admission import Holding
 from corral_server.gateway.keys.file import Key, digest_of, parse_keys
-from corral_server.gateway.keys.rates import Rates
+from corral_server.gateway.keys.rates import Elsewhere, Nowhere, Rates
 from corral_server.gateway.messages import Answer, Request
 from corral_server.wire.errors import ApiError
 
@@ -45,16 +46,23 @@ class Unauthorized(ApiError):
 class Guard:
     """Raises InvalidSetting when there is no file, or one that cannot be used, to begin with."""
 
-    def __init__(self, path: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: str, *, elsewhere: Elsewhere | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = Path(path)
         self._clock = clock
-        self._rates = Rates(clock)
+        self._rates = Rates(clock, elsewhere or Nowhere())
         self._looked_at = clock()
         try:
             self._seen = self._look()
             self._keys = parse_keys(self._path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, CorralError) as error:
             raise InvalidSetting(f"CORRAL_API_KEYS_FILE={path!r} cannot be used: {error}") from error
+
+    def tell(self, holding: Holding) -> None:
+        """Has the other gateways told what the keys use here."""
+        holding.uses = lambda: self._rates.levels(key.name for key in self._keys if key.bounded)
+        self._rates.changed = lambda: holding.changed()
 
     async def serve(self, request: Request, work: Work) -> Answer | None:
         """Does the work for whoever has a key, or for anybody where none is needed. Raises ApiError 401."""

@@ -1,4 +1,4 @@
-"""What one gateway holds: the number of its waiting requests, by model. Gateways tell one another in a stream.
+"""What one gateway holds: its waiting requests by model, and what API keys use. Gateways tell one another in a stream.
 
 ``GET /internal/held`` answers one such object; with ``?watch=true`` it is a stream, one JSON line at every change and
 at least one every ``HEARTBEAT`` seconds. A gateway that was silent for ``SILENCE`` is taken to hold nothing: either it
@@ -24,17 +24,22 @@ PATH = "/internal/held"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """``waiting`` is by ``namespace/name`` of the Model; models for which nobody waits are not in it."""
+    """``waiting`` is by ``namespace/name`` of the Model; models for which nobody waits are not in it.
+
+    ``uses`` is by name of key: requests that run, and those that began in the last minute. Only keys with a bound, and
+    only those that are used, are in it.
+    """
 
     gateway: str
     waiting: Mapping[str, int] = field(default_factory=dict)
+    uses: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         return sum(self.waiting.values())
 
     def to_json(self) -> dict[str, object]:
-        return {"gateway": self.gateway, "waiting": dict(self.waiting)}
+        return {"gateway": self.gateway, "waiting": dict(self.waiting), "uses": dict(self.uses)}
 
     @classmethod
     def from_json(cls, data: Json) -> Held:
@@ -44,7 +49,14 @@ class Held:
             raise ValueError("what a gateway holds lacks its name")
         found = mapping(data, "waiting")
         waiting = {key: number for key, number in found.items() if isinstance(number, int) and number > 0}
-        return cls(gateway, waiting)
+        return cls(gateway, waiting, {name: _use(said) for name, said in mapping(data, "uses").items()})
+
+
+def _use(said: object) -> tuple[int, int]:
+    """Numbers that make no sense count for nothing."""
+    numbers = said if isinstance(said, list) and len(said) == 2 else [0, 0]
+    running, lately = (max(0, number) if isinstance(number, int) else 0 for number in numbers)
+    return running, lately
 
 
 class Board:
@@ -55,10 +67,10 @@ class Board:
         self._holding = holding
         self._changed = asyncio.Event()
         self._closing = False
-        holding.changed = lambda _key: self._changed.set()
+        holding.changed = lambda: self._changed.set()
 
     def held(self) -> Held:
-        return Held(self._gateway, dict(self._holding.by_key))
+        return Held(self._gateway, dict(self._holding.by_key), self._holding.uses())
 
     def close(self) -> None:
         """Ends the streams."""

@@ -24,7 +24,7 @@ class _Peer:
 
 
 class Peers:
-    """Implements ``admission.Elsewhere`` and ``shares.Rivals``. ``own`` is this gateway's name.
+    """Implements ``admission.Elsewhere``, ``shares.Rivals`` and ``rates.Elsewhere``. ``own`` is this gateway's name.
 
     ``changed(key)`` is called when what waits elsewhere for a model changed between none and some.
     """
@@ -54,6 +54,11 @@ class Peers:
     def rivals(self, key: str) -> Collection[str]:
         """The gateways at which requests wait for this model, this one apart."""
         return {peer.held.gateway for peer in self._peers.values() if key in peer.held.waiting}
+
+    def use(self, key: str) -> tuple[int, int]:
+        """How many requests of this API key run at the others, and how many began there in the last minute."""
+        said = [peer.held.uses[key] for peer in self._peers.values() if key in peer.held.uses]
+        return sum(running for running, _ in said), sum(lately for _, lately in said)
 
     def list(self, names: Iterable[str]) -> None:
         """The peers that there are, by the names under which they are ``heard``."""
