@@ -32,6 +32,20 @@ def test_activity_while_loading() -> None:
     assert (activity.loaded, activity.slots, activity.expires_at, activity.progress) == (False, 0, None, 0.0)
 
 
+def test_watching_tells_how_far_the_loading_is() -> None:
+    state = runner_state()
+
+    def half() -> None:
+        state.progress = 0.5
+        state.notify()
+
+    with served(state) as runner, runner.http.stream("GET", "/activity?watch=true") as watch:
+        lines = (Activity.from_json(json.loads(line)) for line in watch.iter_lines())
+        assert next(lines).progress == 0
+        runner.call(half)
+        assert next(line.progress for line in lines if line.progress) == 0.5
+
+
 def test_watching_tells_of_every_change_of_a_request() -> None:
     gate = threading.Event()
     with serving(FakeEngine(script=(gate,))) as runner, runner.http.stream("GET", "/activity?watch=true") as watch:
