@@ -76,6 +76,7 @@ class Gateway:
         self._guard = Guard(config.keys_file, elsewhere=peers) if config.keys_file else None
         self._directory = directory if self._guard is None else AllowedDirectory(directory)
         self._config = config
+        self._prefix, self._depth_limit = config.path_prefix, config.depth_limit  # read for every request
         self._bodies = Bodies(config.body_limit, max(config.body_limit, config.bodies_limit))
         self._entrance = Entrance(config.origins, host=config.host)
         self.limits = config.limits
@@ -136,7 +137,7 @@ class Gateway:
                 return
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = request_of(scope, receive, send, prefix=self._config.path_prefix)
+        request = request_of(scope, receive, send, prefix=self._prefix)
         self._observing.begin(request, self._paths)
         await self._guarded(request, self._handle(request))
 
@@ -149,7 +150,8 @@ class Gateway:
         except ApiError as error:
             await answer_error(request, error)
         except ModelGone:
-            await answer_error(request, ApiError(404, request.unknown))
+            gone = APIS[request.path].unknown.replace("{}", request.model)
+            await answer_error(request, ApiError(404, gone))
         except Gone:
             return
         except asyncio.CancelledError:
@@ -173,7 +175,7 @@ class Gateway:
 
     def express(self, exchange: Exchange) -> bool:
         """The short way for a complete request; False, and nothing done, when it must go the usual one."""
-        path = without(self._config.path_prefix, exchange.path)
+        path = without(self._prefix, exchange.path)
         api = APIS.get(path)
         body = exchange.whole_body()
         if api is None or exchange.method != "POST" or len(body) > EXPRESS_LIMIT:
@@ -187,7 +189,7 @@ class Gateway:
             entry = self._directory.find(model) if model else None
             if entry is None or unloads(lone_keep_alive(api.path, data)):
                 return False
-            request.unknown = api.unknown.replace("{}", model)
+            request.model = model
             if self._guard is not None:
                 return self._send_guarded(self._guard, request, exchange, entry=entry, model=model, body=body)
             return self._send_at_once(request, exchange, entry, body)
@@ -231,21 +233,20 @@ class Gateway:
         api = APIS[request.path]
         if unloads(keep_alive):
             return json_answer(await unload(self._pool, entry, api.path, model=model, body=request.body))
-        request.unknown = api.unknown.replace("{}", model)
+        request.model = model
         self._observing.about(request.exchange, entry)
         await self._forwarder.forward(request, entry)
         return None
 
     def _parse(self, api: Api, body: bytes) -> Mapping[str, object]:
-        limit = self._config.depth_limit
-        return parse_body(body, kind=api.kind, depth_limit=limit, empty=api.empty_body)
+        return parse_body(body, kind=api.kind, depth_limit=self._depth_limit, empty=api.empty_body)
 
     async def _skim(self, api: Api, body: bytes) -> Mapping[str, object]:
-        return await read_object(body, kind=api.kind, depth_limit=self._config.depth_limit, empty=api.empty_body)
+        return await read_object(body, kind=api.kind, depth_limit=self._depth_limit, empty=api.empty_body)
 
     async def _read(self, request: Request, kind: str) -> Mapping[str, object]:
         body = await self._bodies.read(request)
-        return await read_object(body, kind=kind, depth_limit=self._config.depth_limit, empty="missing request body")
+        return await read_object(body, kind=kind, depth_limit=self._depth_limit, empty="missing request body")
 
     def _table(self) -> dict[str, dict[str, Handler]]:
         registry = Registry(self._directory, self._read)

@@ -32,8 +32,8 @@ class Request:
 
     ``path`` is decoded; ``length`` is the Content-Length header, ``encoding`` Content-Encoding, ``connection`` all
     Connection headers; ``extra`` are headers that every answer to this request carries; ``exchange`` is there under the
-    gateway's own server; ``unknown`` is the error text when its Model goes away; ``started`` is set once an answer has
-    begun. ``body`` is there while it is needed, and ``held`` the room that it takes.
+    gateway's own server; ``model`` is the name that it asks for, once that is known; ``started`` is set once an answer
+    has begun. ``body`` is there while it is needed, and ``held`` the room that it takes.
     """
 
     __slots__ = (
@@ -46,12 +46,12 @@ class Request:
         "held",
         "length",
         "method",
+        "model",
         "path",
         "query",
         "receive",
         "send",
         "started",
-        "unknown",
     )
 
     def __init__(
@@ -76,7 +76,7 @@ class Request:
         self.length = b""
         self.connection = b""
         self.encoding = b""
-        self.unknown = ""
+        self.model = ""
         self.started = False
         self.body = b""
         self.held: Held | None = None
