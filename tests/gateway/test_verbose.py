@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+from collections.abc import Callable
 
 import pytest
 
 from corral_server.gateway import verbose
 from corral_server.gateway.directory import Entry
 from tests.support.fake_upstream import Call, fake_upstream, reply
-from tests.support.gateway import MemoryDirectory, entry, run, running_gateway
+from tests.support.gateway import MemoryDirectory, entry, raw_request, run, running_gateway
+from tests.support.waiting import auntil
 
 ASKED = {"model": "Tiny", "verbose": True}
 TOLD = b'{"model_info":{"tokenizer.ggml.tokens":["a"]},"tensors":[]}'
@@ -65,15 +69,36 @@ def test_runners_that_are_gone_fail_or_say_nothing_are_passed_over(monkeypatch: 
     run(scenario())
 
 
-def test_an_answer_beyond_the_limit_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbose, "LIMIT", len(TOLD) - 1)
-
+def test_a_large_answer_goes_on_no_faster_than_its_client_reads() -> None:
     async def scenario() -> None:
-        async with fake_upstream(reply(200, TOLD)) as up:
-            status, told, _ = await _ask(entry("tiny", up.port))
-        assert (status, "tensors" in told) == (200, False)
+        sent = 0
+
+        async def large(call: Call) -> None:
+            nonlocal sent
+            await call.head(200, {"content-type": "application/json", "transfer-encoding": "chunked"})
+            while True:
+                await call.chunk(b"1" * 65536)
+                sent += 65536
+
+        async with (
+            fake_upstream(large) as up,
+            running_gateway(MemoryDirectory.of(entry("tiny", up.port)), drain=0.1) as gateway,
+        ):
+            with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+                client.sendall(raw_request("/api/show", json.dumps(ASKED).encode()))
+                await auntil(lambda: sent > 1024 * 1024)
+                await auntil(lambda: _stands(lambda: sent), what="the runner waits for the client")
+                assert sent < 64 * 1024 * 1024
+            await auntil(lambda: not up.running, what="the client's leaving is the runner's end")
 
     run(scenario())
+
+
+async def _stands(level: Callable[[], int]) -> bool:
+    """Whether it is the same after a moment in which megabytes would have come."""
+    before = level()
+    await asyncio.sleep(0.2)
+    return level() == before
 
 
 def test_a_show_that_is_not_verbose_asks_nobody() -> None:

@@ -299,7 +299,7 @@ class Gateway:
     async def _ps(self, request: Request) -> Answer:
         return json_answer(await running(self._directory, self._pool))
 
-    async def _show(self, request: Request) -> Answer:
+    async def _show(self, request: Request) -> Answer | None:
         body = await self._bodies.read(request)
         data = await self._skim(SHOW, body)
         name = field(data, "model", kind=SHOW.kind) or field(data, "name", kind=SHOW.kind)
@@ -310,8 +310,9 @@ class Gateway:
         system, agent = field(data, "system", kind=SHOW.kind), request.header(b"user-agent")
         shown = metadata.show(self._directory, name, system=system, user_agent=agent)
         entry = self._directory.find(name) if wants_verbose(data) else None
-        told = await verbose_show(self._pool, entry, body=body, user_agent=agent) if entry else None
-        return json_answer(shown) if told is None else Answer(200, told)
+        if entry is not None and await verbose_show(self._pool, entry, request, body=body):
+            return None
+        return json_answer(shown)
 
     async def _models(self, request: Request) -> Answer:
         return json_answer(metadata.openai_models(self._directory))

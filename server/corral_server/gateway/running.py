@@ -71,23 +71,18 @@ async def _activity(pool: Pool, endpoint: Endpoint) -> Activity | None:
         return None
 
 
-async def fetch(
-    pool: Pool, endpoint: Endpoint, message: list[bytes], *, limit: int = _ANSWER_LIMIT
-) -> tuple[int, bytes]:
-    """Sends a whole request, gives status and body of the answer. Raises UpstreamError; the caller bounds the time.
-
-    Of an answer that is longer than ``limit`` it gives a beginning that is longer too.
-    """
+async def fetch(pool: Pool, endpoint: Endpoint, message: list[bytes]) -> tuple[int, bytes]:
+    """Sends a whole request, gives status and body of the answer. Raises UpstreamError; the caller bounds the time."""
     connection = await pool.get(endpoint.host, endpoint.port)
     try:
         connection.send(message)
         await connection.head()
-        body = bytearray(await connection.read())
-        while not connection.complete and len(body) <= limit:
+        body = await connection.read()
+        while not connection.complete and len(body) <= _ANSWER_LIMIT:
             body += await connection.read()
     except BaseException:  # cancelled as well: half an answer must not go back to the pool
         connection.abort()
         raise
     body += connection.take()
     pool.put(endpoint.host, endpoint.port, connection)
-    return connection.status, bytes(body)
+    return connection.status, body
