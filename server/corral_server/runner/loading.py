@@ -36,12 +36,14 @@ def load(config: RunnerConfig, progress: Callable[[float], bool]) -> Loaded:
     path = locate(parse_source(spec.source), config.pvc_root)
     weights = read_model(spec, config.pvc_root)
     facts = with_template(weights, spec.template)
+    begun = 0.0
     if spec.sha256 is not None:
-        check_digest(path, spec.sha256)
+        check_digest(path, spec.sha256, progress=lambda share: progress(share / 2))
+        begun = 0.5
     adapters = adapter_files(spec, config.pvc_root)
     options = replace(config.engine, embedding=embedding_of(facts, spec.embeddings), adapters=adapters)
     options = fitted(on_what_is_here(options, gpus=gpus_found()), facts, memory=host_memory())
-    engine = LlamaEngine.load(path, options, progress=progress)
+    engine = LlamaEngine.load(path, options, progress=lambda share: progress(begun + share * (1 - begun)))
     template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
     own = Options().updated(dict(spec.parameters))
     return Loaded(engine, facts, template, own, spec.system or "", frozenset(adapters), weights, path)
