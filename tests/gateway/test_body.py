@@ -58,6 +58,7 @@ def test_a_body_without_a_model_has_an_empty_one(body: bytes) -> None:
     [
         (b"", "missing"),
         (b" \n ", "missing"),
+        (b'{"n":NaN}', "invalid character 'N' looking for beginning of value"),
         (b"[]", "json: cannot unmarshal array into Go value of type api.ChatRequest"),
         (b"true", "json: cannot unmarshal bool into Go value of type api.ChatRequest"),
         (b'{"model":5}', "json: cannot unmarshal number into Go struct field ChatRequest.model of type string"),

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Final
 
 from corral_server.wire.errors import ApiError
-from corral_server.wire.go_json import syntax_error
+from corral_server.wire.go_json import constant_error, syntax_error
 
 MAX_VALUES: Final = 4_000_000
 """How many arrays, objects and commas a body may hold: parsing must not turn 64 MiB into gigabytes of objects."""
@@ -126,7 +126,7 @@ def _fold(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+    raise ApiError(400, constant_error(name))
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
