@@ -286,5 +286,15 @@ TRANSCRIPTS = [
     ),
     Transcript("phi4", PHI, f"<|tool_call|>[{PARIS_JSON}]<|/tool_call|>", Parsed(calls=(PARIS,))),
     Transcript("granite", GRANITE, f"<|tool_call|>[{PARIS_JSON}]", Parsed(calls=(PARIS,))),
+    Transcript(
+        "nemotron", "<TOOLCALL>", f"Hm. <TOOLCALL>[{PARIS_JSON}, {ROME_JSON}]</TOOLCALL>", Parsed("", "Hm.", _BOTH)
+    ),
+    Transcript("jamba", "<tool_calls>", f"<tool_calls>[\n{PARIS_JSON}\n]</tool_calls>", Parsed(calls=(PARIS,))),
+    Transcript(
+        "internlm",
+        "<|action_start|>",
+        f"Looking.<|action_start|><|plugin|>\n{PARIS_JSON}<|action_end|>\n",
+        Parsed("", "Looking.", (PARIS,)),
+    ),
     Transcript("unknown", "{{ tools }}", PARIS_JSON, Parsed(calls=(PARIS,))),
 ]

@@ -19,7 +19,7 @@ from corral_server.runner.formats.llama3 import LLAMA3
 from corral_server.runner.formats.minimax import MINIMAX
 from corral_server.runner.formats.minimax import OPEN as MINIMAX_OPEN
 from corral_server.runner.formats.mistral import mistral
-from corral_server.runner.formats.others import COMMAND, GENERIC, GRANITE, PHI4
+from corral_server.runner.formats.others import COMMAND, GENERIC, GRANITE, INTERN, JAMBA, NEMOTRON, PHI4
 from corral_server.runner.formats.qwen_coder import QWEN_CODER
 from corral_server.runner.grammar import framed_grammar
 from corral_server.runner.tools import name_of, parameters_of
@@ -35,6 +35,9 @@ _FAMILIES: tuple[tuple[str, Callable[[str], Format]], ...] = (
     ("<function=", lambda _: QWEN_CODER),
     ("<arg_key>", lambda _: GLM),
     ("<tool_call>", lambda _: HERMES),
+    ("<tool_calls>", lambda _: JAMBA),
+    ("<TOOLCALL>", lambda _: NEMOTRON),
+    ("<|action_start|>", lambda _: INTERN),
     ("<|/tool_call|>", lambda _: PHI4),
     ("<|tool_call|>", lambda _: GRANITE),
     ("<|python_tag|>", lambda _: LLAMA3),

@@ -28,4 +28,17 @@ COMMAND = Tagged(
     '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "NAME", "parameters": ARGUMENTS}]<|END_ACTION|>',
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
+NEMOTRON = Tagged(
+    (Section("<TOOLCALL>", "</TOOLCALL>", hermes.read),),
+    '<TOOLCALL>[{"name": "NAME", "arguments": ARGUMENTS}]</TOOLCALL>',
+)
+JAMBA = Tagged(
+    (Section("<tool_calls>", "</tool_calls>", hermes.read),),
+    '<tool_calls>[{"name": "NAME", "arguments": ARGUMENTS}]</tool_calls>',
+)
+INTERN = Tagged(
+    (Section("<|action_start|><|plugin|>", "<|action_end|>", hermes.read),),
+    '<|action_start|><|plugin|>{"name": "NAME", "parameters": ARGUMENTS}<|action_end|>',
+    more_markers=("<|action_start|>", "<|plugin|>"),
+)
 GENERIC = Bare((Section(hermes.OPEN, hermes.CLOSE, hermes.read),), hermes.CALL)
