@@ -77,6 +77,30 @@ LENGTH, CODED = b"content-length: 16", b"transfer-encoding: chunked"
         pytest.param(post(b": y", LENGTH), id="no name"),
         pytest.param(post(b"x: a\x00b", LENGTH), id="NUL in a value"),
         pytest.param(post(LENGTH, first=b"CONNECT other:443 HTTP/1.1"), id="CONNECT"),
+        *[
+            pytest.param(post(b"transfer-encoding: " + value, body=CHUNKED), id=f"coding {value!r}")
+            for value in (b"chunked\t", b"chunked,", b",chunked", b"chunked;q=1", b'"chunked"')
+        ],
+        *[
+            pytest.param(post(b"content-length:" + value), id=f"length {value!r}")
+            for value in (b"", b" -1", b" 16,", b" 16\x0b", b" 18446744073709551632")
+        ],
+        *[
+            pytest.param(post(CODED, body=size + BODY + b"\r\n0\r\n\r\n"), id=f"chunk {size!r}")
+            for size in (b"10 \r\n", b" 10\r\n", b"-10\r\n", b"1_0\r\n", b"10\r")
+        ],
+        *[
+            pytest.param(post(CODED, body=b"10\r\n" + BODY + end), id=f"end {end!r}")
+            for end in (b"0\r\n\r\n", b"\n0\r\n\r\n", b"\r\n0\n\n", b"\r\n0\r\n\n", b"\r\n0\r\n" + CODED + b"\r\n\r\n")
+        ],
+        *[
+            pytest.param(post(line, LENGTH), id=f"header {line!r}")
+            for line in (b"x y: z", b"x[y]: z", b"x(y): z", b"x\x7f: z", b"x: a\x7f", b"x: a\x01", b"x: a\x1b")
+        ],
+        *[
+            pytest.param(post(LENGTH, first=b"POST /api/chat " + version), id=f"version {version!r}")
+            for version in (b"http/1.1", b"HTTP/1.2", b"HTTP/1.10", b"HTTP/0.9", b"HTTP/1.1 ", b"HTTP/1,1")
+        ],
     ],
 )
 def test_what_has_two_meanings_is_refused_and_nothing_after_it_is_read(data: bytes) -> None:
