@@ -14,10 +14,12 @@ differ widely on a machine with other work. ``_spread`` is the least and the gre
 
 A ratio of tokens is better above 1, one of seconds below 1.
 
-    python bench/engine.py [--rounds N] [--threads N] [--only decode,ttft] [--model gemma3] [--without-ollama]
+    python bench/engine.py [--rounds N] [--seconds N] [--threads N] [--only decode,ttft] [--model gemma3]
+                           [--without-ollama]
 
-Needs the demo's set-up; ``--model`` and Ollama fetch what they need at their first use. The last line is one JSON
-object with the medians.
+No round is begun that would probably end after ``--seconds``, but one there always is; ``rounds`` in the last line says
+how many there were. The other programs come after that, and take two minutes. Needs the demo's set-up; ``--model`` and
+Ollama fetch what they need at their first use. The last line is one JSON object with the medians.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,7 +46,16 @@ from bench.ollama_side import ollama
 from corral_server.runner.threads import available_cores
 from scripts.llama_wheel import cache_dir
 
-PROGRAMS = {"embeddings": "embeddings.py", "overhead": "engine_overhead.py", "fairness": "fairness.py"}
+PROGRAMS = {
+    "embeddings": ("embeddings.py", "--rounds"),
+    "overhead": ("engine_overhead.py", "--rounds"),
+    "fairness": ("fairness.py", "--prompts"),
+}
+"""The file of each, and its option for how often it measures."""
+MOST = 3
+"""How often the other programs measure at most."""
+_ABOUT = ("rounds", "threads", "streams")
+"""What the other programs say of themselves."""
 MEMORY = "memory"
 WANTED = (*MEASURES, MEMORY, *PROGRAMS)
 
@@ -51,10 +63,17 @@ Figures = dict[tuple[str, str, str], float]
 """By side, measure and variant."""
 
 
-async def measure(sides: Sequence[Side], model: BenchModel, wanted: Sequence[str], *, rounds: int) -> list[Figures]:
-    """The figures of each round; a first one is thrown away."""
-    rows = []
+async def measure(
+    sides: Sequence[Side], model: BenchModel, wanted: Sequence[str], *, rounds: int, seconds: float
+) -> list[Figures]:
+    """The figures of each round; a first one is thrown away. At most ``rounds``, fewer when ``seconds`` are over."""
+    rows: list[Figures] = []
+    start = began = time.monotonic()
     for number in range(rounds + 1):
+        now = time.monotonic()
+        if rows and now + (now - began) > start + seconds:
+            break
+        began = now
         row: Figures = {}
         for name in wanted:
             for variant, figure in MEASURES[name].figures.items():
@@ -112,25 +131,33 @@ def beside(arguments: argparse.Namespace, model: BenchModel) -> dict[str, object
             sides.append(stack.enter_context(ollama(weights, threads)))
         print(f"{model.name}, {threads} threads; tokens a second, or seconds: {', '.join(side.name for side in sides)}")
         loaded = beyond(sides[0].pid, weights)
-        rows = asyncio.run(measure(sides, model, wanted, rounds=arguments.rounds))
-        made = result(rows, wanted, sides)
+        limits = {"rounds": arguments.rounds, "seconds": arguments.seconds}
+        rows = asyncio.run(measure(sides, model, wanted, **limits))
+        made = result(rows, wanted, sides) | {"rounds": len(rows)}
         if MEMORY in arguments.only:
             made["memory_loaded_mib"], made["memory_mib"] = loaded, beyond(sides[0].pid, weights)
     return made
 
 
-def program(name: str, threads: int) -> dict[str, object]:
-    """The last line of one of the other programs."""
-    command = [sys.executable, str(Path(__file__).with_name(PROGRAMS[name])), "--threads", str(threads)]
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    print(ran.stdout, end="", flush=True)
-    found: dict[str, object] = json.loads(ran.stdout.splitlines()[-1])
-    return {key: value for key, value in found.items() if key not in ("rounds", "threads")}
+def program(name: str, *, threads: int, rounds: int) -> dict[str, object]:
+    """The last line of one of the other programs; what it prints is shown as it comes."""
+    file, often = PROGRAMS[name]
+    command = [sys.executable, str(Path(__file__).with_name(file)), "--threads", str(threads), often, str(rounds)]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for last in process.stdout:
+            print(last, end="", flush=True)
+    if process.returncode:
+        raise SystemExit(f"{file} ended with {process.returncode}")
+    found: dict[str, object] = json.loads(last)
+    return {key: value for key, value in found.items() if key not in _ABOUT}
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A runner beside llama.cpp's own server and Ollama.")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=420)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(WANTED))
     parser.add_argument("--model", choices=sorted(MODELS), default="smollm2")
@@ -148,9 +175,8 @@ def main() -> None:
     made = beside(arguments, MODELS[arguments.model])
     for name in PROGRAMS:
         if name in arguments.only and (arguments.model == "smollm2" or "--only" in sys.argv):
-            made |= program(name, arguments.threads)
-    about = {"model": arguments.model, "rounds": arguments.rounds, "threads": arguments.threads}
-    print(json.dumps(made | about))
+            made |= program(name, threads=arguments.threads, rounds=min(arguments.rounds, MOST))
+    print(json.dumps(made | {"model": arguments.model, "threads": arguments.threads}))
 
 
 if __name__ == "__main__":

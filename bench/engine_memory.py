@@ -11,14 +11,17 @@ from corral_core.load import Load
 
 
 def beyond(pid: int, weights: Path) -> dict[str, int]:
-    """MiB: ``resident`` of the process, its ``weights`` and ``kv``, and what is ``beyond`` these two."""
+    """MiB: ``resident`` of the process, its ``weights`` and ``kv``, and what is ``beyond`` these two.
+
+    ``mapped`` is what is resident of files: right after loading less than the weights, where llama.cpp copied of them.
+    """
     shape = read_facts(weights).shape
     if shape is None:
         raise SystemExit(f"{weights} does not tell its shape")
     made = estimate(shape, Load(CONTEXT, SLOTS))
     resident = _status(pid, "VmRSS")
     known = {"resident": resident, "weights": weights.stat().st_size // MIB, "kv": made.kv // MIB}
-    return known | {"beyond": resident - known["weights"] - known["kv"], "not_from_files": _status(pid, "RssAnon")}
+    return known | {"beyond": resident - known["weights"] - known["kv"], "mapped": _status(pid, "RssFile")}
 
 
 def _status(pid: int, key: str) -> int:
