@@ -286,3 +286,19 @@ def test_what_a_runner_sends_after_its_answer_is_no_answer_to_the_next() -> None
         assert up.connections == 3
 
     run(scenario())
+
+
+def test_a_client_of_http_1_0_is_not_told_to_go_on() -> None:
+    """It would take that for its answer, and the answer for the next one's."""
+
+    async def scenario() -> None:
+        async with gateway_over() as (_, gateway):
+            reader, writer = await gateway.connect()
+            writer.write(post(LENGTH, b"expect: 100-continue", body=b"", first=b"POST /api/chat HTTP/1.0"))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.2)
+            writer.write(BODY)
+            assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+    run(scenario())

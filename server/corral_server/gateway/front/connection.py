@@ -36,7 +36,8 @@ _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT"
 class FrontConnection(Ending):
     """uvicorn makes one for each connection. ``choked`` is set while the client reads too slowly.
 
-    ``write`` is the transport's own: it is called for every piece of every stream.
+    ``write`` is the transport's own: it is called for every piece of every stream. Types that ``Ending`` declares are
+    not said again: the compiled class would show the collector those objects twice.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class FrontConnection(Ending):
     ) -> None:
         self._app = config.loaded_app
         self._express: Callable[[Exchange], bool] | None = getattr(config.loaded_app, "express", None)
-        self._fresh: Exchange | None = None
+        self._fresh = None
         self._limits = getattr(config.loaded_app, "limits", DEFAULTS)
         counts: Counter[int] | None = getattr(config.loaded_app, "turned_away", None)
         self._turned_away = Counter() if counts is None else counts
@@ -56,15 +57,15 @@ class FrontConnection(Ending):
         self._state = server_state
         self.loop = _loop or asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._patience: Patience | None = None
-        self._lingers: asyncio.TimerHandle | None = None
+        self._transport = None
+        self._patience = None
+        self._lingers = None
         self.heard_at = 0.0
         self._target = b""
         self._head_size = 0
         self._measure = False
-        self._reading: Exchange | None = None
-        self._current: Exchange | None = None
+        self._reading = None
+        self._current = None
         self._ahead: deque[Exchange] = deque()
         self._paused = False
         self._closing = self._winding_down = False
@@ -72,8 +73,8 @@ class FrontConnection(Ending):
         self._lost = False
         self._task: asyncio.Task[None] | None = None
         self._turn: asyncio.Future[None] | None = None
-        self.write: Callable[[bytes], None] = _nowhere
-        self.choked: asyncio.Future[None] | None = None
+        self.write = _nowhere
+        self.choked = None
 
     # asyncio.Protocol
 
@@ -342,7 +343,7 @@ def _check_old(version: str, reading: Exchange) -> None:
     """Raises ValueError for a version that is not spoken, and for a framing that HTTP/1.0 does not have."""
     if version != "1.0" or any(name == b"transfer-encoding" for name, _ in reading.headers):
         raise ValueError(version)
-    reading.old = True
+    reading.old, reading.expects = True, False  # such a client would take the 100 for its answer
 
 
 def _nowhere(data: bytes) -> None: ...
