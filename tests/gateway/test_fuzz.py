@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
+from corral_server.gateway.express import Express
+from corral_server.gateway.front.connection import FrontConnection
+from corral_server.gateway.front.exchange import Exchange
+from corral_server.gateway.messages import Request
+from corral_server.gateway.queue import Ticket
+from corral_server.gateway.record import Record
 from tests.support.fuzz_gateway import HALF_AN_ANSWER, Fuzz
 from tests.support.gateway import raw_request, run
 
@@ -46,6 +53,36 @@ def test_a_client_that_leaves_while_its_request_is_handed_on_holds_no_slot(turns
                 client.close()
                 await fuzz.until_settled()
             assert fuzz.begun == 2
+        finally:
+            fuzz.close()
+
+    run(scenario())
+
+
+_STREAM = raw_request(body=b'{"model":"tiny","stream":true}')
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"no HTTP\r\n\r\n", raw_request(), _STREAM], ids=["none", "bad", "whole", "stream"]
+)
+def test_nothing_of_a_client_that_left_is_kept(sent: bytes) -> None:
+    async def client(fuzz: Fuzz) -> None:
+        connection, socket = fuzz.client()
+        connection.data_received(sent)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        socket.close()
+        await fuzz.until_settled()
+
+    async def scenario() -> None:
+        fuzz = Fuzz()
+        fuzz.start()
+        try:
+            for _ in range(5):
+                await client(fuzz)
+            gc.collect()
+            kinds = (FrontConnection, Exchange, Express, Request, Record, Ticket)
+            assert [each for each in gc.get_objects() if isinstance(each, kinds)] == []
         finally:
             fuzz.close()
 
