@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from concurrent.futures import Future
 
@@ -75,8 +76,11 @@ def test_the_peers_are_the_other_endpoints_of_the_service(cluster: Cluster, name
 
 
 @pytest.mark.process
-def test_a_gateways_process_counts_what_its_peer_holds_until_that_is_gone(corral: Installation) -> None:
-    """The Model has no operator, so whatever is admitted waits."""
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_gateways_process_counts_what_its_peer_holds_until_that_is_gone(
+    corral: Installation, end: signal.Signals
+) -> None:
+    """The Model has no operator, so whatever is admitted waits. One that stands still is as silent as a dead one."""
     address, (port,) = own_address(), free_ports(1)
     settings = {
         "CORRAL_PEER_SERVICE": f"{corral.namespace}/corral",
@@ -92,9 +96,14 @@ def test_a_gateways_process_counts_what_its_peer_holds_until_that_is_gone(corral
     until(lambda: refused(corral, two), 20, what="the bound at the other gateway", interval=LOOK)
     assert refused(corral, one)
     assert not any(request.done() for request in held)
-    one.child.kill()
-    until(lambda: not refused(corral, two), 20, what="the end of what a dead gateway held", interval=LOOK)
-    two.child.kill()
+    one.child.signal(end)
+    until(lambda: not refused(corral, two), 20, what="the end of what a silent gateway held", interval=LOOK)
+    if end is signal.SIGSTOP:
+        one.child.signal(signal.SIGCONT)
+        until(lambda: refused(corral, two), 20, what="it is heard again", interval=LOOK)
+        assert not any(request.done() for request in held), "what it holds has lost nothing"
+    for gateway in (one, two):
+        gateway.child.kill()
 
 
 def refused(corral: Installation, gateway: Gateway) -> bool:
