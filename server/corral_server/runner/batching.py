@@ -18,7 +18,7 @@ from corral_server.runner.outcome import Outcome, Taken
 from corral_server.runner.pace import Pace
 from corral_server.runner.sequence import Generation, Slot
 from corral_server.runner.speculation import propose
-from corral_server.runner.stream import Delivery
+from corral_server.runner.stream import Delivery, Outbox
 from corral_server.runner.turns import Turns
 
 _NO_ROOM = 1
@@ -36,8 +36,10 @@ class Stepper:
         slots: Sequence[Slot],
         draft: int = 0,
         adapters: Mapping[str, Adapter] = {},
+        out: Outbox | None = None,
     ) -> None:
-        """``draft`` tokens of each stream at most are decoded on speculation."""
+        """``draft`` tokens of each stream at most are decoded on speculation. ``out`` is sent before each decode."""
+        self._out = out or Outbox()
         self._turns = Turns(context, adapters)
         self._context = context
         self._memory = memory
@@ -100,6 +102,7 @@ class Stepper:
         taken = self._fill(slots)
         if not taken:
             return
+        self._out.send()
         start = time.perf_counter()
         status = self._decode()
         seconds = time.perf_counter() - start
