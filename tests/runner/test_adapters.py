@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from corral_server.runner.contexts import AdapterFile
+from corral_server.runner.embedding import EmbeddingOptions, Vector
 from corral_server.runner.engine import EngineOptions, LlamaEngine
 from corral_server.runner.generation import EngineFailed, LoadFailed, Piece, Task
-from tests.runner.engines import GREEDY, answer, answers, chat, weights
+from tests.runner.engines import GREEDY, answer, answers, chat, weights, words
 from tests.support.lora import write_lora
 
 pytestmark = pytest.mark.process
@@ -115,3 +116,30 @@ def test_the_memory_of_adapters_counts(engine: LlamaEngine) -> None:
         assert engine.size_bytes > plain.size_bytes
     finally:
         plain.close()
+
+
+def test_embeddings_are_read_with_the_adapter_that_is_asked_for(folder: Path) -> None:
+    options = EngineOptions(
+        context_length=64,
+        slots=2,
+        threads=1,
+        adapters={name: AdapterFile(folder / f"{name}.gguf") for name in NAMES[1:]},
+        embedding=EmbeddingOptions(pooling=3, pieces=True),
+    )
+    engine = LlamaEngine.load(weights(), options)
+    inputs = [words(engine, count) for count in (3, 20, 9)]
+    try:
+        alone = {name: asyncio.run(engine.embed(inputs, name)) for name in NAMES}
+
+        async def all_at_once() -> list[list[Vector]]:
+            return list(await asyncio.gather(*(engine.embed(inputs, name) for name in (*alone, *alone))))
+
+        together = asyncio.run(all_at_once())
+        with pytest.raises(EngineFailed, match="no adapter 'other'"):
+            asyncio.run(engine.embed(inputs, "other"))
+    finally:
+        engine.close()
+    assert len({vectors[0].tobytes() for vectors in alone.values()}) == 3
+    for vectors, name in zip(together, (*alone, *alone), strict=True):
+        for vector, wanted in zip(vectors, alone[name], strict=True):
+            assert vector.tolist() == pytest.approx(wanted.tolist(), abs=0.02)

@@ -79,9 +79,13 @@ def test_the_requested_name_picks_the_adapter(tmp_path: Path) -> None:
         "stream": False,
         "options": {"temperature": 0, "num_predict": 12},
     }
-    with running(environment(spec={"adapters": [adapter], "contextLength": 256})) as runner:
+    with running(environment(spec={"adapters": [adapter], "contextLength": 256, "embeddings": True})) as runner:
         runner.wait_ready()
         with runner.client() as client:
+            vectors = [
+                client.post("/api/embed", json={"model": name, "input": "tea"}).json()["embeddings"]
+                for name in ("smollm2", "SmolLM2:tuned")
+            ]
             plain, tuned = (
                 client.post("/api/generate", json={"model": name, **asked}).json()
                 for name in ("smollm2", "SmolLM2:tuned")
@@ -89,6 +93,7 @@ def test_the_requested_name_picks_the_adapter(tmp_path: Path) -> None:
     assert "Paris" in plain["response"]
     assert tuned["model"] == "SmolLM2:tuned"
     assert tuned["response"] != plain["response"]
+    assert vectors[0] != vectors[1]
 
 
 def test_an_adapter_that_does_not_fit_ends_the_runner_with_its_name(tmp_path: Path) -> None:

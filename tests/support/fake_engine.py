@@ -77,7 +77,7 @@ class FakeEngine:
         finally:
             self.running -= 1
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> list[array[float]]:
+    async def embed(self, inputs: Sequence[Sequence[int]], adapter: str = "") -> list[array[float]]:
         """Of four dimensions: how many tokens, the first, the last, 1; scripted as a generation is, but for texts."""
         self.embedded.extend(tuple(tokens) for tokens in inputs)
         if any(not tokens for tokens in inputs):

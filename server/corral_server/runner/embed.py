@@ -137,7 +137,7 @@ class EmbedAnswer(Answer):
         with self._state.request(wish.keep_alive) as loaded:
             times = Times(wish.started, time.monotonic_ns())
             inputs = await asyncio.to_thread(_tokens, loaded, wish.inputs, self._limit)
-            vectors = await loaded.engine.embed(inputs) if inputs else []
+            vectors = await loaded.engine.embed(inputs, loaded.adapter_of(wish.model)) if inputs else []
             count = sum(len(tokens) for tokens in inputs)
             written = Written(wish.model, vectors, count, wish.dimensions, times)
             body = await asyncio.to_thread(wish.write, written)

@@ -2,7 +2,8 @@
 
 What always holds: requests take turns, so one of thousands of inputs holds up another by one batch only; an input that
 attends to itself as a whole (an encoder's, and every mean) is in one batch as a whole, a causal model's last token may
-come in pieces between the steps of running streams; every cell is given back when its vector was read.
+come in pieces between the steps of running streams; a batch has inputs of one adapter only, because llama.cpp applies
+its adapters to all of it; every cell is given back when its vector was read.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import mul
 from typing import TypeAlias
 
 from corral_server.runner.generation import EngineError, EngineFailed, InvalidPrompt, PromptTooLong
-from corral_server.runner.llama import ContextOptions, LlamaContext, LlamaModel
+from corral_server.runner.llama import Adapter, ContextOptions, LlamaContext, LlamaModel
 from corral_server.runner.pace import Pace
 
 log = logging.getLogger("corral.runner.engine")
@@ -59,10 +60,14 @@ def context_options(options: EmbeddingOptions, length: int, threads: int) -> Con
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request's inputs, as tokens. ``future`` belongs to the event loop that waits; ``closed`` when nobody does."""
+    """One request's inputs, as tokens. ``future`` belongs to the event loop that waits; ``closed`` when nobody does.
+
+    ``adapter`` is the name of the one that they are read with, empty for the model as it is.
+    """
 
     inputs: Sequence[Sequence[int]]
     future: asyncio.Future[list[Vector]]
+    adapter: str = ""
     closed: bool = False
     begun: int = 0
     vectors: dict[int, Vector] = field(default_factory=dict)
@@ -101,8 +106,16 @@ class Embedder:
     """The context for embeddings, made when the first input comes unless it is given; for one thread but ``add``."""
 
     def __init__(
-        self, model: LlamaModel, options: EmbeddingOptions, make: Callable[[], LlamaContext], *, length: int
+        self,
+        model: LlamaModel,
+        options: EmbeddingOptions,
+        make: Callable[[], LlamaContext],
+        *,
+        length: int,
+        adapters: Mapping[str, Adapter] = {},
     ) -> None:
+        self._adapters = adapters
+        self._adapter = ""
         self._model = model
         self._options = options
         self._make = make
@@ -173,6 +186,7 @@ class Embedder:
             context.add(reading.sequence, reading.done, tokens, outputs=count)
         if not shares:
             return
+        self._use(context, shares[0][0].job.adapter)
         start = time.perf_counter()
         if status := context.decode():
             raise EngineFailed(f"llama.cpp could not decode the batch (status {status})")
@@ -181,6 +195,11 @@ class Embedder:
             reading.done += count
             if reading.left == 0:
                 self._finish(reading, context)
+
+    def _use(self, context: LlamaContext, adapter: str) -> None:
+        if adapter != self._adapter:
+            context.use(self._adapters.get(adapter))
+            self._adapter = adapter
 
     def _shares(self, context: LlamaContext, room: int) -> list[tuple[_Reading, int]]:
         """What goes into this batch: what was begun, then new inputs, one of each request in turn."""
@@ -194,7 +213,8 @@ class Embedder:
             if job.closed:
                 continue
             size = len(job.inputs[job.begun])
-            if size > room and shares and not self._options.pieces:
+            whole = size > room and not self._options.pieces
+            if shares and (whole or job.adapter != shares[0][0].job.adapter):
                 self._jobs.appendleft(job)
                 break
             reading = _Reading(job, job.begun, self._free.pop())

@@ -29,7 +29,7 @@ from corral_server.runner.measures import EngineMeasures
 from corral_server.runner.memory import SlotMemory
 from corral_server.runner.sampling import Chooser, chooser, takes_long
 from corral_server.runner.sequence import Generation, Slot
-from corral_server.runner.stream import Stream, deliver
+from corral_server.runner.stream import Outbox, Stream, deliver
 from corral_server.runner.text import TextAssembler
 from corral_server.runner.window import TOO_LONG, cut_prompt, kept
 
@@ -61,7 +61,9 @@ class LlamaEngine:
         self._slots = [Slot(sequence) for sequence in range(slots)]
         self._memory = SlotMemory(context, self._slots, length=length, rewinds=model.rewinds)
         self._admission = Admission(self._slots, self._memory)
-        self._stepper = Stepper(model, context, self._memory, slots=self._slots, draft=draft, adapters=adapters)
+        self._out = Outbox()
+        memory, out = self._memory, self._out
+        self._stepper = Stepper(model, context, memory, slots=self._slots, draft=draft, adapters=adapters, out=out)
         self._queue: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -97,6 +99,7 @@ class LlamaEngine:
             embedding,
             lambda: context if embedding.only else model.context(embedding_context(options, length)),
             length=length,
+            adapters=adapters,
         )
         return cls(model, context, length=length, slots=slots, draft=draft, embedder=embedder, adapters=adapters)
 
@@ -193,10 +196,11 @@ class LlamaEngine:
             stream.closed = True
             self._withdraw(made)
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> list[Vector]:
+    async def embed(self, inputs: Sequence[Sequence[int]], adapter: str = "") -> list[Vector]:
         """See ``Engine.embed``."""
+        self._check_adapter(adapter)
         self._embedder.check(inputs)
-        job = Job(inputs, asyncio.get_running_loop().create_future())
+        job = Job(inputs, asyncio.get_running_loop().create_future(), adapter)
         with self._changed:
             self._begin_work()
             self._embedder.add(job)
@@ -235,8 +239,7 @@ class LlamaEngine:
         """The prompt that is decoded, and how many of its tokens a shift keeps."""
         if self._embedder.only:
             raise EngineFailed("the model makes embeddings only")
-        if task.adapter and task.adapter not in self._adapters:
-            raise EngineFailed(f"there is no adapter {task.adapter!r}")
+        self._check_adapter(task.adapter)
         if not task.prompt:
             raise InvalidPrompt("the prompt has no tokens")
         if not self._model.knows(task.prompt):
@@ -248,6 +251,10 @@ class LlamaEngine:
         if not task.shift:
             raise PromptTooLong(TOO_LONG)
         return cut_prompt(task.prompt, keep, context=self._length), keep
+
+    def _check_adapter(self, name: str) -> None:
+        if name and name not in self._adapters:
+            raise EngineFailed(f"there is no adapter {name!r}")
 
     def _submit(self, generation: Generation) -> None:
         with self._changed:
@@ -280,7 +287,7 @@ class LlamaEngine:
         while self._wait_for_work():
             try:
                 self._admit()
-                deliver(self._stepper.step())
+                self._out.take(self._stepper.step(), more=bool(self.running) and not self._embedder.busy)
                 self._embedder.step(streaming=bool(self.running))
             except Exception as error:  # the thread must outlive whatever a step does
                 log.exception("a step of the engine failed")
@@ -306,6 +313,7 @@ class LlamaEngine:
 
     def _fail_all(self, error: EngineFailed) -> None:
         """Ends everything that runs, and what waits when the engine closes; the memory starts afresh."""
+        self._out.send()
         failed = [slot.generation for slot in self._slots if slot.generation is not None]
         for slot in self._slots:
             self._stepper.end(slot)

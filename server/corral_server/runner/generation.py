@@ -189,9 +189,10 @@ class Engine(Protocol):
         Raises PromptTooLong, InvalidPrompt, InvalidGrammar before the first item and EngineFailed at any time.
         """
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> list[array[float]]:
+    async def embed(self, inputs: Sequence[Sequence[int]], adapter: str = "") -> list[array[float]]:
         """A vector of 32-bit floats and of length 1 for each input, in their order; a reranker's scores as they are.
 
+        ``adapter`` is the name of one that the engine loaded.
         Cancelling it gives the inputs up within one step. Raises PromptTooLong, InvalidPrompt and EngineFailed.
         """
 
