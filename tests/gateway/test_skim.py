@@ -145,6 +145,25 @@ def test_others_have_their_turn_meanwhile(rest: bytes) -> None:
     assert asyncio.run(scenario()) > 5
 
 
+@pytest.mark.parametrize("size", [900_000, 2_000_000])
+def test_a_name_that_is_longer_than_any_is_no_name(size: int) -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny"))) as gateway:
+            answer = await gateway.http.post("/api/chat", json={"model": "y" * size})
+            assert (answer.status_code, answer.json()) == (400, {"error": "invalid model name"})
+
+    run(scenario())
+
+
+def test_a_long_text_that_is_said_again_is_whole() -> None:
+    async def scenario() -> None:
+        async with running_gateway(MemoryDirectory.of(entry("tiny"))) as gateway:
+            shown = await gateway.http.post("/api/show", json={"model": "tiny", "system": LARGE})
+            assert shown.json()["system"] == LARGE
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/messages"])
 def test_large_bodies_go_their_way_untouched(path: str) -> None:
     async def scenario() -> None:

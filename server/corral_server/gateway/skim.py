@@ -29,8 +29,8 @@ _ODD = 1024 * 1024
 _WINDOW = 512 * 1024
 _FIELDS = 10_000
 """How many the object itself may have: no API knows more than a few dozen."""
-_NAMES = frozenset(("model", "name", "source", "destination"))
-"""Fields whose text matters however long it is."""
+_SHOWN = frozenset(("model", "name", "source", "destination", "system"))
+"""Fields whose text is said again in an answer, up to ``_ODD``; longer ones are no names."""
 
 _STAND_INS: Mapping[bytes, object] = {b'"': "...", b"[": [None], b"{": {"": None}}
 
@@ -91,7 +91,7 @@ def _object(body: bytes, depth_limit: int) -> Generator[None, None, Mapping[str,
             raise _Odd
         at = yield from _spaces(body, at + 1)
         end = yield from _value(body, at, depth_limit)
-        value = _stand_in(body, at, end, whole=key in _NAMES)
+        value = _stand_in(body, at, end, most=_ODD if key in _SHOWN else _WHOLE)
         if value is not None:
             data[key] = value
         at = yield from _spaces(body, end)
@@ -117,10 +117,10 @@ def _count(body: bytes) -> Generator[None, None, None]:
         yield
 
 
-def _stand_in(body: bytes, at: int, end: int, *, whole: bool) -> object:
+def _stand_in(body: bytes, at: int, end: int, *, most: int) -> object:
     """The value, or one of its kind. Raises ValueError for what is no JSON."""
     first = body[at : at + 1]
-    if end - at <= _WHOLE or first not in _STAND_INS or (whole and first == b'"'):
+    if end - at <= (most if first == b'"' else _WHOLE) or first not in _STAND_INS:
         return _parsed(body[at:end])
     return _STAND_INS[first]
 
