@@ -218,6 +218,19 @@ def test_whoever_may_read_metrics_is_let_in_to_gateways_and_runners(helm: Helm) 
         assert monitor not in cast("list[Object]", let_in("runners", "http", values))
 
 
+@pytest.mark.usefixtures("foreign_kinds")
+def test_the_notes_say_when_nobody_may_read_the_runners_metrics(helm: Helm) -> None:
+    def notes(**monitoring: object) -> str:
+        values = {"crds": {"install": False}, "monitoring": {"enabled": True, **monitoring}}
+        done = helm("install", "other", str(CHART), "-n", "default", "--dry-run=client", values=values)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("NOTES:")[2]
+
+    monitor = {"podSelector": {"matchLabels": {"app": "prometheus"}}}
+    assert "monitoring.from" in notes()
+    assert "monitoring.from" not in notes(**{"from": [monitor]})
+
+
 def test_the_alerts_lead_to_their_sections_and_the_dashboard_is_as_it_was_written(helm: Helm) -> None:
     made = rendered(helm, {"monitoring": {"rules": {"enabled": True}, "dashboard": {"enabled": True}}})
     [rules] = [item for item in made if item["kind"] == "PrometheusRule"]
