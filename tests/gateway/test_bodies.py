@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from corral_core.metrics import render
 from corral_server.gateway.bodies import half_of_memory
 from corral_server.gateway.config import GatewayConfig
+from tests.support.exposition import value
 from tests.support.fake_upstream import Call, fake_upstream
 from tests.support.gateway import MemoryDirectory, Running, endpoint, entry, raw_request, run, running_gateway
 from tests.support.waiting import auntil
@@ -30,6 +32,9 @@ def test_a_body_without_room_is_refused_and_small_ones_are_not(path: str) -> Non
             waiting = [asyncio.create_task(gateway.chat(user=LARGE)) for _ in range(3)]
             await gateway.until_waiting(3)
             refused = await gateway.chat(path=path, user=LARGE)
+            shown = render([gateway.gateway.families])
+            assert value(shown, "corral_gateway_body_bytes") == held(gateway) > 3 * len(LARGE)
+            assert value(shown, "corral_gateway_body_limit_bytes") == ROOM
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
             error = refused.json()["error"]
             assert (error if isinstance(error, str) else error["message"]) == NO_ROOM

@@ -115,7 +115,8 @@ class Gateway:
 
     def families(self) -> Iterator[Family]:
         """The gateway's metrics."""
-        return self._observing.families(self.dispatcher.queue)
+        yield from self._observing.families(self.dispatcher.queue)
+        yield from self._bodies.families()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

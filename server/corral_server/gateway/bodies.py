@@ -8,8 +8,10 @@ do not count, their number is bounded anyway.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from corral_core.metrics import Family, gauge
 from corral_server.gateway.messages import Request
 from corral_server.wire.errors import ApiError
 
@@ -81,6 +83,12 @@ class Bodies:
                 return b"".join([*pieces, piece]) if pieces else piece
             pieces.append(piece)
             message = await request.receive()
+
+    def families(self) -> Iterator[Family]:
+        """How much room is taken."""
+        text = "Bytes of requests' bodies that are held, those of 64 KiB or less apart."
+        yield gauge("corral_gateway_body_bytes", text, [({}, self.held)])
+        yield gauge("corral_gateway_body_limit_bytes", "Bytes of them that there may be.", [({}, self.room)])
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the request body is larger than {self.limit} bytes")
