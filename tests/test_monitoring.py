@@ -32,8 +32,8 @@ PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("alerts.md", "met
 
 
 @pytest.fixture(scope="module")
-def told() -> Mapping[str, str]:
-    """Every name that a process tells, to its kind."""
+def exposition() -> str:
+    """What all kinds of processes tell."""
 
     async def gateway() -> str:
         async with running_gateway(MemoryDirectory.of()) as running:
@@ -43,7 +43,13 @@ def told() -> Mapping[str, str]:
 
     runner: Collector = lambda: runner_families(runner_state(FakeEngine()))  # noqa: E731  # named for its type
     called: Collector = lambda: Calls().families("corral_gateway")  # noqa: E731  # named for its type
-    return families(asyncio.run(gateway()) + render([process_families, Measures().families, runner, called]))
+    return asyncio.run(gateway()) + render([process_families, Measures().families, runner, called])
+
+
+@pytest.fixture(scope="module")
+def told(exposition: str) -> Mapping[str, str]:
+    """Every name that a process tells, to its kind."""
+    return families(exposition)
 
 
 def base(name: str, told: Mapping[str, str]) -> str | None:
@@ -114,6 +120,7 @@ def test_the_panels_of_the_dashboard_are_told_apart_and_do_not_overlap() -> None
         taken |= cells
 
 
-def test_the_page_of_metrics_names_every_metric_and_no_other(told: Mapping[str, str]) -> None:
-    named = re.findall(r"^\| `(\w+)`", PAGES["metrics.md"], flags=re.MULTILINE)
-    assert sorted(named) == sorted(told)
+def test_the_page_of_metrics_names_every_metric_in_its_own_words(exposition: str, told: Mapping[str, str]) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]+ \| (.*) \|$", PAGES["metrics.md"], flags=re.MULTILINE)
+    texts = dict(re.findall(r"^# HELP (\w+) (.*)$", exposition, flags=re.MULTILINE))
+    assert sorted(rows) == sorted((name, kind, texts[name]) for name, kind in told.items())

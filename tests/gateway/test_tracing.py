@@ -20,7 +20,7 @@ from corral_core.errors import InvalidSetting
 from corral_server.gateway.monitor import MonitorSettings, open_sinks
 from corral_server.gateway.tracing import LAST
 from tests.support.fake_upstream import Behaviour, Call, fake_upstream, reply
-from tests.support.gateway import MemoryDirectory, endpoint, entry, run, running_gateway
+from tests.support.gateway import MemoryDirectory, endpoint, entry, gateway_over, run, running_gateway
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
@@ -103,6 +103,18 @@ def test_a_request_that_wakes_a_model_has_spans_for_queue_wake_and_upstream(monk
     assert request.start_time_unix_nano <= queue.start_time_unix_nano
     assert [event.name for event in upstream.events] == ["first byte"]
     assert "default/tiny" in str(request.attributes)
+
+
+def test_the_context_goes_to_the_runner_as_it_came_without_a_collector_too() -> None:
+    async def scene() -> None:
+        async with gateway_over() as (upstream, gateway):
+            for _ in range(2):  # on a new connection, and the short way
+                await gateway.http.post("/api/chat", json={"model": "tiny"}, headers=CONTEXT)
+            assert len(upstream.calls) == 2
+            for call in upstream.calls:
+                assert {name: call.headers[name] for name in CONTEXT} == CONTEXT
+
+    run(scene())
 
 
 def test_a_warm_request_without_a_context_begins_a_trace_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
