@@ -29,7 +29,7 @@ import json, sys
 from mypyc.build import mypycify
 from setuptools import setup
 arguments = json.loads(sys.argv.pop())
-modules = mypycify(arguments, opt_level="3", debug_level="0", group_name="corral", target_dir="c")
+modules = mypycify(arguments, opt_level="2", debug_level="0", group_name="corral", target_dir="c")
 setup(name="corral", packages=[], ext_modules=modules)
 """
 _ARGUMENTS = (

@@ -99,7 +99,7 @@ def test_nothing_in_it_builds_installs_or_is_a_shell(image: Image) -> None:
     }
     assert any(name.startswith("python3") for name in programs)
     packages = {path.split("site-packages/")[1].split("/")[0] for path in image.files if "site-packages/" in path}
-    assert not packages & {"pip", "setuptools", "hatchling"}
+    assert not packages & {"pip", "setuptools", "hatchling", "mypy", "mypyc"}
 
 
 def test_no_cache_and_no_build_secret_is_left_in_it(image: Image) -> None:
@@ -114,3 +114,10 @@ def test_only_the_runner_brings_llama_cpp_and_kernels_for_several_processors(arc
     assert not [path for path in control.files if re.search(r"/llama_cpp|libllama|libggml", path)]
     kernels = {path.rpartition("/")[2] for path in runner.files if "libggml-cpu-" in path}
     assert {"libggml-cpu-sse42.so", "libggml-cpu-haswell.so", "libggml-cpu-skylakex.so"} <= kernels
+
+
+def test_only_the_gateway_that_is_served_is_compiled(archives: dict[str, Path]) -> None:
+    compiled = re.compile(r"/corral_server/gateway/express\.cpython-.*\.so$")
+    control, runner = Image(archives["control"]), Image(archives["runner"])
+    assert any(compiled.search(path) for path in control.files)
+    assert not any(compiled.search(path) for path in runner.files)
