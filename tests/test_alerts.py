@@ -24,8 +24,10 @@ def requests(rate: float, code: int, model: str = MODEL) -> Line:
     return rising("corral_gateway_requests_total", rate, model=model, api="/api/chat", code=str(code), **POD)
 
 
-def broken(rate: float) -> Line:
-    return rising("corral_gateway_broken_answers_total", rate, model=MODEL, **POD)
+def broken(rate: float, too_long: float = 0.0) -> list[Line]:
+    """Answers that broke off, beside requests that waited too long."""
+    told = rising("corral_gateway_broken_answers_total", rate, model=MODEL, **POD)
+    return [told, refused(too_long, "waited_too_long")]
 
 
 def refused(rate: float, reason: str) -> Line:
@@ -79,7 +81,7 @@ ORDINARY: Situation = _flat(
     requests(1, 499),
     requests(5, 404, model=""),
     broken(0.01),
-    *(refused(0, reason) for reason in ("queue_full", "line_full", "waited_too_long", "unavailable")),
+    *(refused(0, reason) for reason in ("queue_full", "line_full", "unavailable")),
     *(
         rising("corral_gateway_upstream_retries_total", rate, model=MODEL, reason=reason)
         for reason, rate in (("unreachable", 0.0), ("not_ready", 0.2))
@@ -102,7 +104,7 @@ BAD: Mapping[str, tuple[Situation, Mapping[str, str]]] = {
     "CorralQueueNearlyFull": (queue(420), {}),
     "CorralRequestsRefused": ([refused(0.1, "line_full")], {"model": MODEL, "reason": "line_full"}),
     "CorralConnectionsNearlyUsedUp": (connections(900), POD),
-    "CorralErrors": ([requests(1, 200), requests(0.2, 500), broken(0)], {"model": MODEL}),
+    "CorralErrors": (_flat(requests(1, 200), requests(0.2, 500), broken(0)), {"model": MODEL}),
     "CorralSlowWake": (waits("corral_gateway_wake_seconds", 200), {"model": MODEL}),
     "CorralRunnerUnreachable": (
         [rising("corral_gateway_upstream_retries_total", 0.1, model=MODEL, reason="unreachable")],
@@ -145,8 +147,14 @@ def test_an_alert_is_silent_in_ordinary_times(alert: str) -> None:
 
 
 def test_streams_that_break_off_are_errors_though_no_code_says_so() -> None:
-    situation = [requests(1, 200), broken(0.1)]
+    situation = _flat(requests(1, 200), broken(0.1))
     assert firing(NAMED["CorralErrors"], situation) == [{"model": MODEL}]
+
+
+def test_requests_that_waited_too_long_are_refused_and_no_errors_though_their_code_is_504() -> None:
+    situation = _flat(requests(1, 200), requests(0.5, 504), broken(0, too_long=0.5))
+    assert firing(NAMED["CorralErrors"], situation) == []
+    assert firing(NAMED["CorralRequestsRefused"], situation) == [{"model": MODEL, "reason": "waited_too_long"}]
 
 
 def test_no_gateway_and_no_operator_at_all_are_noticed() -> None:
