@@ -76,6 +76,7 @@ def test_preflight() -> None:
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer.headers["access-control-allow-methods"] == "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
     assert answer.headers["access-control-max-age"] == "43200"
+    assert answer.headers["vary"] == "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
     allowed = answer.headers["access-control-allow-headers"].lower().split(",")
     assert {"authorization", "content-type", "openai-beta", "x-stainless-retry-count"} <= set(allowed)
 

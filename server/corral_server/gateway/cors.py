@@ -66,9 +66,11 @@ class Origins:
         headers = [(b"access-control-allow-origin", b"*" if self._all else origin)]
         if not self._all:
             headers.append((b"vary", b"Origin"))
+            headers += _VARY if method == "OPTIONS" else ()
         return Answer(204, content_type=None, headers=(*headers, *_PREFLIGHT)) if method == "OPTIONS" else headers
 
 
+_VARY = ((b"vary", b"Access-Control-Request-Method"), (b"vary", b"Access-Control-Request-Headers"))
 _PREFLIGHT = (
     (b"access-control-allow-methods", _METHODS),
     (b"access-control-allow-headers", _ALLOW_HEADERS),
