@@ -97,6 +97,14 @@ def test_a_last_message_of_the_assistant_is_continued(runner: ServedRunner, engi
     assert engine.prompt_text() == "[user]hi[assistant]We"
 
 
+def test_the_context_has_the_tokens_as_they_were_sampled(
+    runner: ServedRunner, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "stop", "END")
+    body = runner.post("/api/generate", {"model": "tiny", "prompt": "hi", "stream": False}).json()
+    assert body["context"] == [*engine.tasks[-1].prompt, 0, 1]
+
+
 def test_a_raw_prompt_is_taken_as_it_is_and_returns_no_context(runner: ServedRunner, engine: FakeEngine) -> None:
     body = runner.post(GENERATE, {"model": "tiny", "prompt": "hi", "raw": True, "stream": False}).json()
     assert engine.prompt_text() == "hi"
