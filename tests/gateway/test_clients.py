@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterable, Awaitable, Callable
 
 import ollama
 import openai
 import pytest
 
-from tests.support.fake_upstream import reply, stream
+from corral_server.gateway.relay import STREAM_BROKE
+from tests.support.fake_upstream import Call, reply, stream
 from tests.support.gateway import gateway_over, run
 
 LINES = [
@@ -84,5 +86,29 @@ def test_openai_understands_the_errors() -> None:
             async with openai.AsyncOpenAI(base_url=base, api_key="x", max_retries=0) as client:
                 with pytest.raises(openai.NotFoundError, match="model 'nope' not found"):
                     await client.chat.completions.create(model="nope", messages=[{"role": "user", "content": "hi"}])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("api", ["chat", "completions", "responses"])
+def test_openai_understands_a_stream_that_breaks_off(api: str) -> None:
+    async def breaks_off(call: Call) -> None:
+        await call.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        await call.chunk(EVENTS[0])
+        call.close()
+
+    async def scenario() -> None:
+        async with gateway_over(breaks_off) as (_, gateway):
+            base = f"http://127.0.0.1:{gateway.port}/v1"
+            async with openai.AsyncOpenAI(base_url=base, api_key="x", max_retries=0) as client:
+                asked: dict[str, Callable[[], Awaitable[AsyncIterable[object]]]] = {
+                    "chat": lambda: client.chat.completions.create(model="tiny", messages=[], stream=True),
+                    "completions": lambda: client.completions.create(model="tiny", prompt="hi", stream=True),
+                    "responses": lambda: client.responses.create(model="tiny", input="hi", stream=True),
+                }
+                parts = aiter(await asked[api]())
+                assert await anext(parts)
+                with pytest.raises(openai.APIError, match=STREAM_BROKE):
+                    await anext(parts)
 
     run(scenario())
