@@ -64,6 +64,21 @@ def test_errors_of_a_head_are_in_the_wire_format_of_its_path(path: str, headers:
     run(scenario())
 
 
+def test_no_request_that_came_along_with_a_refused_head_is_served() -> None:
+    async def scenario() -> None:
+        async with gateway_over() as (up, gateway):
+            reader, writer = await gateway.connect()
+            writer.write(raw_request("/api/chat", b"{}", *["x: y"] * 300) + raw_request())
+            assert (await response(reader))[0] == 431
+            assert await reader.read() == b""
+            writer.close()
+            await idle(gateway)
+            await gateway.chat()
+            assert len(up.calls) == 1, "only the later client's"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 @pytest.mark.parametrize("path", ["/api/generate", "/v1/completions"])
 def test_a_body_that_is_too_large_is_413_and_the_client_can_read_it(path: str, framing: str) -> None:

@@ -182,7 +182,7 @@ class FrontConnection(Ending):
         reading.keep_alive = parser.should_keep_alive()
         if (self._measure or len(reading.headers) > self._most_headers) and self._unwelcome(reading, reading.path):
             return
-        if self._closing:
+        if self._closing or self._deaf:  # deaf: what came in the same piece before it was refused
             self._deaf = True
         elif self._current is None:
             self._current = self._fresh = reading  # begun when all that came with its head was read
