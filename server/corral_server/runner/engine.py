@@ -242,15 +242,16 @@ class LlamaEngine:
         self._check_adapter(task.adapter)
         if not task.prompt:
             raise InvalidPrompt("the prompt has no tokens")
-        if not self._model.knows(task.prompt):
-            raise InvalidPrompt("the prompt has a token that is not in the model's vocabulary")
         has_bos = self._model.adds_bos and task.prompt[0] == self._model.bos
         keep = kept(task.keep + has_bos if task.keep >= 0 else -1, len(task.prompt), context=self._length)
-        if len(task.prompt) < self._length:
-            return task.prompt, keep
-        if not task.shift:
-            raise PromptTooLong(TOO_LONG)
-        return cut_prompt(task.prompt, keep, context=self._length), keep
+        prompt = task.prompt
+        if len(prompt) >= self._length:
+            if not task.shift:
+                raise PromptTooLong(TOO_LONG)
+            prompt = cut_prompt(prompt, keep, context=self._length)
+        if not self._model.knows(prompt):  # asked of what is left only: a prompt may have millions of tokens
+            raise InvalidPrompt("the prompt has a token that is not in the model's vocabulary")
+        return prompt, keep
 
     def _check_adapter(self, name: str) -> None:
         if name and name not in self._adapters:
