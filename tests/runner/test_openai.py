@@ -170,8 +170,8 @@ def test_the_keep_alive_of_the_instance_is_left_alone(runner: ServedRunner) -> N
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid message format"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "invalid message format"),
         (
-            {"reasoning": 1},
-            "json: cannot unmarshal number into Go struct field ChatCompletionRequest.reasoning of type openai.Reasoning",
+            {"messages": True},
+            "json: cannot unmarshal bool into Go struct field ChatCompletionRequest.messages of type []openai.Message",
         ),
     ],
 )
