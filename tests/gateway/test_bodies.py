@@ -10,13 +10,15 @@ import pytest
 from corral_core.metrics import render
 from corral_server.gateway.bodies import half_of_memory
 from corral_server.gateway.config import GatewayConfig
+from corral_server.gateway.front.connection import FrontConnection
 from tests.support.exposition import value
 from tests.support.fake_upstream import Call, fake_upstream
 from tests.support.gateway import MemoryDirectory, Running, endpoint, entry, raw_request, run, running_gateway
 from tests.support.waiting import auntil
 
 LARGE = "x" * 100_000
-ROOM = 350_000
+ROOM = 420_000
+"""Three large ones in three quarters of it."""
 NO_ROOM = "the gateway holds as many bytes of requests as it may, please try again"
 
 
@@ -47,6 +49,45 @@ def test_a_body_without_room_is_refused_and_small_ones_are_not(path: str) -> Non
             for task in (*waiting, small):
                 task.cancel()
             await auntil(lambda: held(gateway) == 0)
+
+    run(scenario())
+
+
+def test_small_bodies_are_refused_when_all_of_the_room_is_taken() -> None:
+    async def scenario() -> None:
+        async with running_gateway(
+            MemoryDirectory.of(entry("tiny")), body_limit=200_000, bodies_limit=ROOM, drain=0.1
+        ) as gateway:
+            small = "x" * 59_900
+            waiting = [asyncio.create_task(gateway.chat(user=small)) for _ in range(7)]
+            await gateway.until_waiting(7)
+            assert (await gateway.chat(user=small)).status_code == 503
+            assert (await gateway.http.get("/api/tags")).status_code == 200
+            for task in waiting:
+                task.cancel()
+            await auntil(lambda: held(gateway) == 0)
+
+    run(scenario())
+
+
+def test_what_is_sent_ahead_is_not_read_ahead_without_end() -> None:
+    async def scenario() -> None:
+        directory = MemoryDirectory.of(entry("tiny"))
+        async with fake_upstream() as up, running_gateway(directory) as gateway:
+            body = b'{"model":"tiny","user":"%b"}' % (b"x" * 60_000)
+            reader, writer = await gateway.connect()
+            writer.write(raw_request("/api/chat", body) * 16)
+            await gateway.until_waiting(1)
+            connections: set[object] = {*gateway.server.server_state.connections}
+            (connection,) = connections
+            assert isinstance(connection, FrontConnection)
+            await auntil(lambda: connection._paused)
+            assert sum(exchange.fed for exchange in connection._ahead) < 500_000
+            directory.change(endpoints=(endpoint(up.port),))
+            for _ in range(16):
+                assert await reader.readuntil(b'{"done":true}')
+            writer.close()
+        assert [call.body for call in up.calls] == [body] * 16
 
     run(scenario())
 

@@ -10,6 +10,7 @@ import socket
 import pytest
 
 from corral_core.errors import InvalidSetting
+from corral_server.gateway.bodies import half_of_memory
 from corral_server.gateway.config import GatewayConfig
 from corral_server.gateway.front import ending, patience
 from corral_server.gateway.front.limits import Limits, connections_by_files
@@ -329,7 +330,7 @@ def test_the_settings() -> None:
     assert (config.upstream_silence, config.drain_delay) == (600.0, 3.0)
     config = GatewayConfig.from_environment({})
     assert (config.upstream_silence, config.drain_delay) == (0.0, 0.0)
-    assert config.limits == Limits(connections=connections_by_files())
+    assert config.limits == Limits(connections=min(connections_by_files(), half_of_memory() // (32 * 1024)))
     with pytest.raises(InvalidSetting, match="CORRAL_HEAD_TIMEOUT"):
         GatewayConfig.from_environment({"CORRAL_HEAD_TIMEOUT": "0"})
 

@@ -1,8 +1,8 @@
 """Requests' bodies: read whole within two bounds, one for each and one for all that are held at a time.
 
 Images are in them, so a few dozen that wait for a model could take all the memory there is, and then every request
-would be lost. A body of more than 64 KiB counts until its request has been sent to a runner or answered; smaller ones
-do not count, their number is bounded anyway.
+would be lost. A body counts until its request has been sent to a runner or answered. The last quarter of the room is
+for small ones, so that large ones do not shut them out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from corral_server.gateway.messages import Request
 from corral_server.wire.errors import ApiError
 
 SMALL = 64 * 1024
-"""Bytes of a body that does not count."""
+"""Bytes of a body that may take the last quarter of the room."""
 _AGAIN = 5
 """Seconds after which a client that was refused may try again: somebody's body has left by then, or not."""
 _NO_ROOM = "the gateway holds as many bytes of requests as it may, please try again"
@@ -38,10 +38,9 @@ class Held:
 
     def grow(self, size: int) -> None:
         """To so many bytes. Raises ApiError 503 when there is no room for them."""
-        if size <= SMALL:
-            return
         bodies = self._bodies
-        if bodies.held + size - self.size > bodies.room:
+        room = bodies.room if size <= SMALL else bodies.room - bodies.room // 4
+        if bodies.held + size - self.size > max(room, bodies.limit):
             raise ApiError(503, _NO_ROOM, retry_after=_AGAIN)
         bodies.held += size - self.size
         self.size = size
@@ -86,8 +85,7 @@ class Bodies:
 
     def families(self) -> Iterator[Family]:
         """How much room is taken."""
-        text = "Bytes of requests' bodies that are held, those of 64 KiB or less apart."
-        yield gauge("corral_gateway_body_bytes", text, [({}, self.held)])
+        yield gauge("corral_gateway_body_bytes", "Bytes of requests' bodies that are held.", [({}, self.held)])
         yield gauge("corral_gateway_body_limit_bytes", "Bytes of them that there may be.", [({}, self.room)])
 
     def _too_large(self) -> ApiError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from corral_core.errors import InvalidSetting
 from corral_core.settings import duration_setting, int_setting, list_setting, text_setting
 from corral_server.gateway.bodies import half_of_memory
-from corral_server.gateway.front.limits import DEFAULTS, Limits, connections_by_files
+from corral_server.gateway.front.limits import DEFAULTS, PER_CONNECTION, Limits, connections_by_files
 from corral_server.gateway.front.tls import TlsFiles
 from corral_server.gateway.routing.bounds import NO_BOUNDS, Bounds
 
@@ -99,9 +99,14 @@ def _limits(environ: Mapping[str, str]) -> Limits:
         body_timeout=seconds("CORRAL_BODY_TIMEOUT", DEFAULTS.body_timeout),
         idle_timeout=seconds("CORRAL_IDLE_TIMEOUT", DEFAULTS.idle_timeout),
         write_timeout=seconds("CORRAL_WRITE_TIMEOUT", DEFAULTS.write_timeout),
-        connections=int_setting(environ, "CORRAL_MAX_CONNECTIONS", default=0, minimum=0) or connections_by_files(),
+        connections=int_setting(environ, "CORRAL_MAX_CONNECTIONS", default=0, minimum=0) or _connections(),
         prefix=parse_prefix(text_setting(environ, "CORRAL_PATH_PREFIX")),
     )
+
+
+def _connections() -> int:
+    """As many as open files and memory allow for; half of the memory is for the bodies of requests."""
+    return min(connections_by_files(), half_of_memory() // PER_CONNECTION)
 
 
 def _tls(environ: Mapping[str, str]) -> TlsFiles | None:

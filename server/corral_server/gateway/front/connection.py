@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from corral_core.jsonlog import origin
 from corral_server.gateway.front.ending import Ending
-from corral_server.gateway.front.exchange import Exchange
+from corral_server.gateway.front.exchange import READ_AHEAD, Exchange
 from corral_server.gateway.front.limits import AHEAD_LIMIT, DEFAULTS
 from corral_server.gateway.front.patience import Patience
 from corral_server.gateway.front.scope import scope_of
@@ -213,7 +213,8 @@ class FrontConnection(Ending):
 
     @property
     def _crowded(self) -> bool:
-        return len(self._ahead) > AHEAD_LIMIT
+        ahead = self._ahead
+        return len(ahead) > AHEAD_LIMIT or sum(exchange.fed for exchange in ahead) > READ_AHEAD
 
     def resume_reading(self) -> None:
         if self._paused and self._transport is not None and not self._transport.is_closing() and not self._crowded:

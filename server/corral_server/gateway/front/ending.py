@@ -62,7 +62,7 @@ class Ending(ABC):
         if self._deaf or reading.finished:
             return
         if reading.begun:
-            if came > FRAMING * reading.fed + 2 * self._limits.head:  # the first bytes may be the head's
+            if came > FRAMING * reading.fed + 2 * self._limits.head:
                 self._refuse(400, "There is too much around the body of the request.")
             return
         self._head_size = self._head_size + size if self._head_size >= 0 else 0  # else another head ended among them

@@ -17,6 +17,8 @@ top. More than that are extensions of chunks, or trailers, that nobody reads.
 """
 SPARE = 64
 """Connections over the limit that are still told so; beyond them a connection is closed without a word."""
+PER_CONNECTION = 32 * 1024
+"""Bytes of memory for a client, and what is on its way to it; a stream takes half of that."""
 _OWN_FILES = 128
 """Open files that the gateway needs for itself: listeners, the API server, the other gateways, metrics."""
 

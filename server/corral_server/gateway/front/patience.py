@@ -32,6 +32,7 @@ class Patience:
     """``began`` is to be called with what has come of a request that is not complete. ``stop`` ends it."""
 
     __slots__ = (
+        "_first",
         "_limits",
         "_loop",
         "_part",
@@ -51,7 +52,7 @@ class Patience:
         self._stage = "idle"
         self._part: object = None
         self._since = 0.0
-        self._received = 0
+        self._received = self._first = 0
         self.choked_at = 0.0
         self._shortest = min(limits.head_timeout, limits.body_timeout, limits.idle_timeout, limits.write_timeout)
         self._timer = loop.call_later(self._shortest, self._look)
@@ -61,11 +62,15 @@ class Patience:
         self._timer.cancel()
 
     def began(self, request: object, stage: str, size: int) -> int:
-        """``size`` more bytes of this request's head or body came, and it is not at its end; gives how many by now."""
+        """``size`` more bytes of this request's head or body came, and it is not at its end.
+
+        Gives how many came since the first of these calls, with whose bytes others may have come.
+        """
         if stage != self._stage or request is not self._part:
             self._part, self._stage, self._since, self._received = request, stage, self._loop.time(), 0
+            self._first = size
         self._received += size
-        return self._received
+        return self._received - self._first
 
     def _look(self) -> None:
         now = self._loop.time()
