@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.llama_wheel import cache_dir, locked  # noqa: E402  # started as a file, Python looks beside it only
+from scripts.llama_wheel import cache_dir, locked, missing_tools  # noqa: E402  # started as a file, Python looks beside it only
 
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "scripts/compile_hook.py")
 _PACKAGES = ("operator", "server")
@@ -40,6 +41,13 @@ def folder() -> Path:
             found = found if found.is_dir() else _build(kept)
     os.utime(found)
     return found
+
+
+def lacking() -> list[str]:
+    """What the build needs and this machine has not, in words."""
+    tools = [tool for tool in missing_tools() if tool == "a C compiler"]
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return tools if headers else [*tools, "Python's header files"]
 
 
 def environment() -> dict[str, str]:

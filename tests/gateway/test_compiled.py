@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from scripts import compiled
-from scripts.llama_wheel import missing_tools
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -25,11 +24,11 @@ AGAIN = ("exactly_once", "forward", "front", "fuzz", "limits", "smuggling")
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    lacking = [tool for tool in missing_tools() if tool == "a C compiler"]
-    if lacking:
+    if lacking := compiled.lacking():
+        reason = f"the gateway cannot be compiled: this machine lacks {' and '.join(lacking)}"
         if os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
-            pytest.fail("CORRAL_REQUIRE_CLUSTER=1, but there is no C compiler", pytrace=False)
-        pytest.skip("there is no C compiler")
+            pytest.fail(f"CORRAL_REQUIRE_CLUSTER=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
     return compiled.environment() | {"PYTEST_ADDOPTS": ""}
 
 
