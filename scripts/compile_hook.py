@@ -50,7 +50,7 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
         self._work = Path(tempfile.mkdtemp(prefix="corral-compile-"))
         try:
             compile_modules(Path(self.root), self.config["compiled"], work=self._work)
-        except BaseException:
+        except BaseException:  # an interruption as well: hatchling calls ``finalize`` only after success
             self._forget()
             raise
         build_data["infer_tag"], build_data["pure_python"] = True, False

@@ -65,7 +65,7 @@ class Serving:
         self._reader.start()
         try:
             listening = self.wait(lambda event: event.name == "listening" and not event.model, timeout=60)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: ``__exit__`` is not called for a block that never began
             self.stop()
             raise
         self.url = f"http://127.0.0.1:{listening.fields['port']}"
