@@ -1,12 +1,12 @@
-"""Embeddings a second of a runner beside llama.cpp's own server, both over HTTP by ``/v1/embeddings``.
+"""Embeddings per second of a runner compared with llama.cpp's server, both over HTTP at ``/v1/embeddings``.
 
-The same weights (all-MiniLM-L6-v2 in float16), threads and inputs, no input twice. Rounds of both sides alternate in
-one run, and which side begins alternates too; what counts is the median of the rounds' ratios. A ratio above 1 means
-that the runner is faster.
+Both sides have the same weights (all-MiniLM-L6-v2 in float16), threads and inputs; no input is repeated. The rounds of
+both sides alternate in one run, and so does the side that begins. The result is the median of the rounds' ratios; above
+1 the runner is faster.
 
     python bench/embeddings.py [--rounds N] [--threads N]
 
-Needs the development set-up, for its package with the model. The last line is one JSON object with the medians.
+Needs the development set-up, which has the package with the model. The last line is a JSON object with the medians.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import httpx
 
 from bench.engine_sides import child, llamacpp_python
-from corral_server.runner.threads import available_cores
+from corral_server.system.cores import available_cores
 from scripts.llama_wheel import cache_dir
 from tests.support.minilm import write_gguf
 
@@ -40,7 +40,7 @@ SLOTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``clients`` ask at once, each ``requests`` times for ``inputs`` texts of ``words`` words."""
+    """``clients`` concurrent clients, each with ``requests`` requests of ``inputs`` texts of ``words`` words."""
 
     name: str
     clients: int
@@ -65,7 +65,7 @@ LOADS = (
 
 
 async def rate(url: str, load: Load, seed: int) -> float:
-    """Embeddings a second."""
+    """Return embeddings per second."""
 
     async def client(number: int) -> None:
         for request in range(load.requests):
@@ -108,15 +108,15 @@ def llamacpp(weights: Path, threads: int) -> Iterator[str]:
         yield address
 
 
-async def measure(ours: str, theirs: str, rounds: int) -> dict[str, float]:
-    """The median ratio of each load; a first round is thrown away."""
+async def measure(ours: str, peer: str, rounds: int) -> dict[str, float]:
+    """Return the median ratio of each load; the first round is a warm-up."""
     ratios: dict[str, list[float]] = {load.name: [] for load in LOADS}
     for number in range(rounds + 1):
         for load in LOADS:
-            found = {url: await rate(url, load, number) for url in ((ours, theirs) if number % 2 else (theirs, ours))}
+            found = {url: await rate(url, load, number) for url in ((ours, peer) if number % 2 else (peer, ours))}
             if number:
-                ratios[load.name].append(found[ours] / found[theirs])
-                figures = f"{found[ours]:>10.1f} {found[theirs]:>10.1f} {ratios[load.name][-1]:>7.2f}"
+                ratios[load.name].append(found[ours] / found[peer])
+                figures = f"{found[ours]:>10.1f} {found[peer]:>10.1f} {ratios[load.name][-1]:>7.2f}"
                 print(f"{number:>5} {load.name:>14} {figures}", flush=True)
     return {name: round(statistics.median(values), 3) for name, values in ratios.items()}
 
@@ -132,9 +132,9 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights = write_gguf(folder / "minilm.gguf")
         ours = stack.enter_context(runner(weights, arguments.threads))
-        theirs = stack.enter_context(llamacpp(weights, arguments.threads))
+        peer = stack.enter_context(llamacpp(weights, arguments.threads))
         print(f"{arguments.threads} threads; embeddings a second, ours, llama.cpp's and the ratio")
-        ratios = asyncio.run(measure(ours, theirs, arguments.rounds))
+        ratios = asyncio.run(measure(ours, peer, arguments.rounds))
     print(json.dumps({"embeddings_vs_llamacpp": ratios, "rounds": arguments.rounds, "threads": arguments.threads}))
 
 

@@ -1,25 +1,21 @@
-"""What a runner does in a second beside llama.cpp's own server and beside Ollama, all over HTTP.
+"""Throughput and latency of a runner compared with llama.cpp's server and Ollama, all over HTTP.
 
-Same weights, threads, context for each of sixteen slots, prompts and greedy sampling. Rounds of all sides alternate in
-one run, and which side begins alternates too; what counts is the median of the rounds' ratios, because single runs
-differ widely on a machine with other work. ``_spread`` is the least and the greatest ratio.
+All sides have the same weights, threads, context length for each of sixteen slots, prompts and greedy sampling. Their
+rounds alternate in one run, and so does the side that begins. The result is the median of the rounds' ratios, because
+single runs differ widely on a busy machine; ``_spread`` is the minimum and the maximum.
 
-- ``decode``: tokens a second of 1, 4, 8 and 16 streams, over the time from the first request to the last token;
-- ``prefill``: prompt tokens a second of one prompt of about 1,000 tokens;
-- ``ttft``: mean seconds to the first text of prompts of about 300 tokens that are sent at once;
-- ``shared``: mean seconds to the first text of prompts that share their first 1,000 tokens with one answered before;
-- ``constrained``: tokens a second of one stream that is held to a JSON Schema, beside the same prompt without one;
-- ``memory``: what the runner holds resident at the end, beside its weights, its KV cache and 120 MiB;
-- ``embeddings``, ``overhead``, ``fairness``: the programs of these names, after the others have ended.
+- ``decode``: tokens/s of 1, 4, 8 and 16 streams, from the first request to the last token;
+- ``prefill``: prompt tokens/s of one prompt of about 1,000 tokens;
+- ``ttft``: mean time to first token of concurrent prompts of about 300 tokens, in seconds;
+- ``shared``: mean time to first token of prompts that share their first 1,000 tokens with an earlier one, in seconds;
+- ``constrained``: tokens/s of one stream constrained by a JSON Schema, and of the same prompt without it;
+- ``memory``: resident memory of the runner at the end, other than weights, KV cache and 120 MiB;
+- ``embeddings``, ``overhead``, ``fairness``, ``vision``: the programs with these names, run at the end.
 
-A ratio of tokens is better above 1, one of seconds below 1.
+Ratios of tokens/s are better above 1, ratios of seconds below 1.
 
     python bench/engine.py [--rounds N] [--seconds N] [--threads N] [--only decode,ttft] [--model gemma3]
                            [--without-ollama]
-
-No round is begun that would probably end after ``--seconds``, but one there always is; ``rounds`` in the last line says
-how many there were. The other programs come after that, and take two minutes. Needs the demo's set-up; ``--model`` and
-Ollama fetch what they need at their first use. The last line is one JSON object with the medians.
 """
 
 from __future__ import annotations
@@ -43,13 +39,14 @@ from bench.engine_memory import beyond
 from bench.engine_sides import Side, llamacpp, runner
 from bench.models import MODELS, BenchModel
 from bench.ollama_side import ollama
-from corral_server.runner.threads import available_cores
+from corral_server.system.cores import available_cores
 from scripts.llama_wheel import cache_dir
 
 PROGRAMS = {
     "embeddings": ("embeddings.py", "--rounds"),
     "overhead": ("engine_overhead.py", "--rounds"),
     "fairness": ("fairness.py", "--prompts"),
+    "vision": ("vision.py", "--rounds"),
 }
 """The file of each, and its option for how often it measures."""
 MOST = 3
@@ -66,7 +63,7 @@ Figures = dict[tuple[str, str, str], float]
 async def measure(
     sides: Sequence[Side], model: BenchModel, wanted: Sequence[str], *, rounds: int, seconds: float
 ) -> list[Figures]:
-    """The figures of each round; a first one is thrown away. At most ``rounds``, fewer when ``seconds`` are over."""
+    """Return the figures of each round after a warm-up: at most ``rounds``, fewer if ``seconds`` have passed."""
     rows: list[Figures] = []
     start = began = time.monotonic()
     for number in range(rounds + 1):
@@ -93,7 +90,7 @@ def show(number: int, row: Figures, name: str, variant: str, sides: Sequence[Sid
 
 
 def compared(rows: Sequence[Figures], name: str, peer: str) -> dict[str, object]:
-    """Medians of the rounds' ratios of ours to the peer's."""
+    """Return the medians of the rounds' ratios of our figures to the peer's."""
     measured: Measure = MEASURES[name]
     variants = [variant for variant in measured.figures if measured.asks(peer, variant)]
     found = {v: [row[OURS, name, v] / row[peer, name, v] for row in rows] for v in variants}
@@ -140,7 +137,7 @@ def beside(arguments: argparse.Namespace, model: BenchModel) -> dict[str, object
 
 
 def program(name: str, *, threads: int, rounds: int) -> dict[str, object]:
-    """The last line of one of the other programs; what it prints is shown as it comes."""
+    """Run another program, show its output, and return its last line."""
     file, often = PROGRAMS[name]
     command = [sys.executable, str(Path(__file__).with_name(file)), "--threads", str(threads), often, str(rounds)]
     last = ""

@@ -1,7 +1,7 @@
-"""What is measured of a server that generates: each measure asks one side and gives one figure.
+"""Measures of a generating server: each one sends requests to one server and returns one figure.
 
-What always holds: every side gets the same prompts in a round, and no prompt begins like one of another round, so no
-prefix is reused but where that is what is measured.
+Invariant: in a round all servers get the same prompts. No prompt shares a prefix with one of another round, so a prefix
+is reused only where that is measured.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SCHEMA = {
     },
     "required": ["title", "chapters"],
 }
-OURS, THEIRS, OLLAMA = "corral", "llama.cpp", "ollama"
+OURS, LLAMACPP, OLLAMA = "corral", "llama.cpp", "ollama"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One server, what it serves, and the number of the round."""
+    """A server, its model, and the number of the round."""
 
     side: Side
     model: BenchModel
@@ -56,7 +56,7 @@ class Measure:
     key: str
     figures: Mapping[str, Figure]
     seconds: bool = False
-    peers: Sequence[str] = (THEIRS,)
+    peers: Sequence[str] = (LLAMACPP,)
     only: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Variants of which a peer is not asked for all."""
 
@@ -65,7 +65,7 @@ class Measure:
 
 
 def decode(streams: int) -> Figure:
-    """Tokens a second of all streams, from the first request to the last token."""
+    """Return tokens per second of all streams, from the first request to the last token."""
 
     async def figure(asked: Asked) -> float:
         start = time.perf_counter()
@@ -76,7 +76,7 @@ def decode(streams: int) -> Figure:
 
 
 def first_text(streams: int) -> Figure:
-    """Mean seconds to the first text of prompts of about 300 tokens that are sent at once."""
+    """Return the mean time to first token of concurrent prompts of about 300 tokens, in seconds."""
 
     async def figure(asked: Asked) -> float:
         replies = await asyncio.gather(*(ask(asked.side, asked.prompt(n, filler=12), 2) for n in range(streams)))
@@ -86,14 +86,14 @@ def first_text(streams: int) -> Figure:
 
 
 async def prefill(asked: Asked) -> float:
-    """Tokens a second of one prompt of about 1,000 tokens."""
+    """Return prompt tokens per second of one prompt of about 1,000 tokens."""
     filler = 1000 // TOKENS_OF_FILLER
     reply = await ask(asked.side, asked.prompt(0, filler=filler), 1)
     return filler * TOKENS_OF_FILLER / reply.first
 
 
 def shared(streams: int) -> Figure:
-    """Mean seconds to the first text of prompts that share their first 1,000 tokens with one answered before."""
+    """Return the mean time to first token of prompts whose first 1,000 tokens are cached, in seconds."""
 
     async def figure(asked: Asked) -> float:
         common = f"Round {asked.number}-{streams}. {FILLER * (1000 // TOKENS_OF_FILLER)}"
@@ -106,7 +106,7 @@ def shared(streams: int) -> Figure:
 
 
 def held(schema: Mapping[str, object] | None) -> Figure:
-    """Tokens a second of one stream after its first."""
+    """Return tokens per second of one stream after its first token."""
 
     async def figure(asked: Asked) -> float:
         prompt = asked.prompt(0, text=f"Number {asked.number}: a book with 40 chapters about the sea, as JSON.")
@@ -120,7 +120,7 @@ MEASURES = {
     "decode": Measure(
         "decode",
         {str(streams): decode(streams) for streams in (1, 4, 8, 16)},
-        peers=(THEIRS, OLLAMA),
+        peers=(LLAMACPP, OLLAMA),
         only={OLLAMA: ("1", "4", "8")},
     ),
     "ttft": Measure("ttft", {str(streams): first_text(streams) for streams in (1, 4, 8)}, seconds=True),

@@ -1,26 +1,26 @@
-"""What a runner holds resident beyond its weights and its KV cache."""
+"""Resident memory of a runner, other than weights and KV cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bench.engine_sides import CONTEXT, SLOTS
-from corral_core.estimate import MIB, estimate
-from corral_core.gguf_facts import read_facts
-from corral_core.load import Load
+from corral_core.weights.gguf_metadata import read_metadata
+from corral_core.weights.load_config import LoadConfig
+from corral_core.weights.memory_estimate import MIB, estimate_memory
 
 
 def beyond(pid: int, weights: Path) -> dict[str, int]:
-    """MiB: ``resident`` of the process, its ``weights`` and ``kv``, and what is ``beyond`` these two.
+    """Return MiB: ``resident`` memory of the process, its ``weights``, its ``kv`` cache, and the rest as ``beyond``.
 
-    ``mapped`` is what is resident of files: right after loading less than the weights, where llama.cpp copied of them.
+    ``mapped`` is the resident memory of files: right after loading less than the weights, if llama.cpp copied some.
     """
-    shape = read_facts(weights).shape
+    shape = read_metadata(weights).dimensions
     if shape is None:
-        raise SystemExit(f"{weights} does not tell its shape")
-    made = estimate(shape, Load(CONTEXT, SLOTS))
+        raise SystemExit(f"{weights} has no dimensions")
+    made = estimate_memory(shape, LoadConfig(CONTEXT, SLOTS))
     resident = _status(pid, "VmRSS")
-    known = {"resident": resident, "weights": weights.stat().st_size // MIB, "kv": made.kv // MIB}
+    known = {"resident": resident, "weights": weights.stat().st_size // MIB, "kv": made.kv_cache // MIB}
     return known | {"beyond": resident - known["weights"] - known["kv"], "mapped": _status(pid, "RssFile")}
 
 

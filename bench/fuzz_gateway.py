@@ -1,10 +1,10 @@
-"""Fuzzes the gateway's HTTP, in this process and over real sockets, and says how many cases found nothing.
+"""Fuzz the gateway's HTTP server, in this process and over real sockets, and count the cases without a finding.
 
     python bench/fuzz_gateway.py [--cases 1000000] [--sockets 2000] [--seed 1] [--first 0]
 
-What holds after each case is told in tests/support/fuzz_gateway.py; over sockets it is that nothing is answered with a
-5xx, that nothing is left over, and that the gateway serves the next client. A case follows from seed and number, so
-that the one which fails is run again with ``--first``. The last line is one JSON object.
+``tests/support/fuzz_gateway.py`` describes what is checked after each case. Over sockets, no response may be a 5xx,
+nothing may be left over, and the gateway must serve the next client. A case is determined by seed and number, so that a
+failing one can be repeated with ``--first``. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.support.fuzz_gateway import Fuzz, Wrong
-from tests.support.fuzz_inputs import case
-from tests.support.gateway import Running, gateway_over
+from tests.support.fuzz_gateway import GatewayFuzzer, InvariantViolated
+from tests.support.fuzz_inputs import fuzz_case
+from tests.support.gateway import RunningGateway, gateway_with_upstream
 from tests.support.waiting import auntil
 
 REPORT_EVERY = 50_000
@@ -33,49 +33,51 @@ WARM = 20_000
 
 
 async def in_process(seed: int, first: int, *, cases: int) -> dict[str, object]:
-    fuzz = Fuzz()
+    fuzz = GatewayFuzzer()
     fuzz.start()
     began, warm = time.monotonic(), 0
     try:
         for number in range(first, first + cases):
             try:
                 await fuzz.run(seed, number)
-            except Wrong as error:
-                sys.exit(f"seed {seed} case {number}: {error}\n{case(seed, number)!r}")
+            except InvariantViolated as error:
+                sys.exit(f"seed {seed} case {number}: {error}\n{fuzz_case(seed, number)!r}")
             if number - first == WARM:
                 warm = _memory()
             if (number - first + 1) % REPORT_EVERY == 0:
-                print(f"{number - first + 1} cases, {fuzz.begun} sent on, {_memory()} KiB", flush=True)
+                print(f"{number - first + 1} cases, {fuzz.forwarded} sent on, {_memory()} KiB", flush=True)
     finally:
-        fuzz.close()
+        await fuzz.close()
     seconds = time.monotonic() - began
     return {
         "cases": cases,
         "cases_per_second": round(cases / seconds),
-        "sent_on": fuzz.begun,
+        "sent_on": fuzz.forwarded,
         "answered": fuzz.answered,
-        "refused": fuzz.refused,
+        "refused": fuzz.rejected,
         "growth_kib": _memory() - warm if warm else None,
     }
 
 
 async def over_sockets(seed: int, first: int, *, cases: int) -> dict[str, object]:
-    async with gateway_over() as (up, gateway):
+    async with gateway_with_upstream() as (up, gateway):
         for number in range(first, first + cases):
-            said = await _send(gateway, case(seed, number), patient=number % 2 == 0)
+            said = await _send(gateway, fuzz_case(seed, number), patient=number % 2 == 0)
             wrong = b"HTTP/1.1 5" in said.replace(b"HTTP/1.1 501", b"") and b"account unavailable" not in said
             if wrong:
-                sys.exit(f"seed {seed} case {number} over a socket: {said[:500]!r}\n{case(seed, number)!r}")
+                sys.exit(f"seed {seed} case {number} over a socket: {said[:500]!r}\n{fuzz_case(seed, number)!r}")
         await auntil(lambda: not gateway.server.server_state.connections, what="all connections are gone")
         await auntil(lambda: not gateway.server.server_state.tasks, what="all tasks are gone")
-        await auntil(lambda: gateway.gateway.dispatcher.queue.in_use("default/tiny") == 0, what="all slots are free")
+        await auntil(
+            lambda: gateway.gateway.dispatcher.queue.slots_in_use("default/tiny") == 0, what="all slots are free"
+        )
         if (await gateway.chat()).status_code != 200:
             sys.exit("the next request is not served")
         return {"cases": cases, "sent_on": len(up.calls)}
 
 
-async def _send(gateway: Running, pieces: list[bytes], *, patient: bool) -> bytes:
-    """``patient``: the client does not end its side at once, which would end what waits for the runner."""
+async def _send(gateway: RunningGateway, pieces: list[bytes], *, patient: bool) -> bytes:
+    """Send the pieces. A ``patient`` client does not half-close at once, which would cancel its pending request."""
     reader, writer = await gateway.connect()
     said = b""
     with contextlib.suppress(ConnectionError, RuntimeError):  # RuntimeError: the gateway has closed, says uvloop

@@ -1,19 +1,19 @@
-"""The gateway beside nginx, as the same proxy over the same upstream, one core each, in one run.
+"""Throughput of the gateway compared with nginx as a proxy of the same upstream, one core each, in one run.
 
     python bench/gateway.py [--rounds 5] [--seconds 4] [--connections 64]
 
-Measured are whole requests a second and streamed chunks a second (64 chunks a stream, buffering off, as language
-models need it). The proxy has one core for itself, upstream and load generator share the other. Rounds of both sides
-alternate, and the median of the ratios counts: single rounds differ by a half on a shared machine. ``cpu_us`` is the
-processor time that a request, or a stream, took of the proxy: on a busy machine it says more than the rates do. Then
-single requests, 200 a second, go to the bare upstream and to each proxy in turn: what they add to its time.
+Measures whole requests/s, and streamed chunks/s (64 chunks per stream, without buffering, as language models need it).
+The proxy has one core; upstream and load generator share the other. Rounds of the sides alternate, and the result is
+the median of their ratios: single rounds differ by up to 50 % on a shared machine. ``cpu_us`` is the CPU time of the
+proxy per request, or per stream; on a busy machine it is more reliable than the rates. Then single requests, 200 per
+second, go to the upstream and to each proxy in turn, to measure the latency that a proxy adds.
 
-``gateway`` is compiled, as the images have it (``scripts/compiled.py``), ``python`` the same one as a checkout runs it.
-Where ``smg`` is installed (``pip install sglang-router``), that router takes part in the same run. The last line is one
+``gateway`` is compiled, as in the images (``scripts/compiled.py``); ``python`` is the same code as a checkout runs it.
+If ``smg`` is installed (``pip install sglang-router``), that router is measured in the same run. The last line is a
 JSON object with ``requests_vs_nginx``, ``chunks_vs_nginx`` and ``added_ms``.
 
-Needs a C compiler, ``taskset``, and Debian's ``nginx-light`` and ``wrk`` (``apt-get install nginx-light wrk``).
-nginx is started from a configuration of its own in a temporary folder, never as a service.
+Needs a C compiler, ``taskset``, and Debian's ``nginx-light`` and ``wrk`` (``apt-get install nginx-light wrk``). nginx
+is started with its own configuration in a temporary folder, never as a service.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.gateway_latency import BODY, latency
-from corral_core.model import Model, ModelSpec
-from corral_core.names import canonical
+from corral_core.model.model import Model, ModelSpec
+from corral_core.model.name_index import EVERYWHERE, NameIndex, Scope
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.directory import Endpoint, Entry
-from corral_server.gateway.serving import rest_collector, uvicorn_config
+from corral_server.gateway.directory.directory import Endpoint, FoundModel, ModelEntry
+from corral_server.gateway.server import GatewayServer, tune_garbage_collector, uvicorn_config
 from scripts import compiled
+from tests.support.ports import free_port
 
 PROXY_CORE, LOAD_CORE = 0, 1
 CHUNKS = 64
 RATE = 200
-"""Single requests a second."""
+"""Rate of the single requests, per second."""
 NEEDED = ("nginx", "wrk", "cc", "taskset")
 
 NGINX = """
@@ -118,7 +118,7 @@ def measure(folder: Path, rounds: int, *, seconds: int, connections: int) -> Non
 
 
 def report(kind: str, measured: list[dict[str, Round]]) -> dict[str, object]:
-    """Prints and gives the medians of all sides, and their ratios to nginx."""
+    """Print and return the medians of all sides, and their ratios to nginx."""
     factor = CHUNKS if kind == "chunks" else 1
     figures: dict[str, object] = {}
     print(f"{kind:10} {'/s':>12} {'cpu_us':>8} {'ratio':>7}   rounds")
@@ -148,14 +148,14 @@ def added(ports: dict[str, int], seconds: float) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Side:
-    """A proxy: where it listens, for which path, and which process it is."""
+    """A proxy: its address, the path of its requests, and its process."""
 
     port: int
     pid: int
     path: str = "/api/chat"
 
     def cpu(self) -> float:
-        """Seconds that it and its workers have taken."""
+        """Return the CPU time of the process and its workers, in seconds."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (self.pid, *children)]
         return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
@@ -163,21 +163,21 @@ class Side:
 
 @dataclass(frozen=True)
 class Round:
-    """Requests a second, and microseconds of processor for each."""
+    """Requests per second, and CPU time per request in microseconds."""
 
     rate: float
     cpu_us: float
 
 
 class Load:
-    """wrk with one script."""
+    """wrk with a script."""
 
     def __init__(self, script: Path, connections: int, seconds: int) -> None:
         self._arguments = ["-t1", f"-c{connections}", "-s", str(script)]
         self._seconds = seconds
 
     def run(self, side: Side, *, seconds: int | None = None) -> Round:
-        """A single failed request makes the figure worthless, so it ends the program."""
+        """Run the load once. A single failed request invalidates the result and ends the program."""
         seconds = seconds or self._seconds
         command = ["wrk", *self._arguments, f"-d{seconds}s", f"http://127.0.0.1:{side.port}{side.path}"]
         before = side.cpu()
@@ -213,7 +213,7 @@ def nginx(folder: Path, upstream_port: int) -> Iterator[Side]:
 
 @contextlib.contextmanager
 def smg(folder: Path, upstream_port: int) -> Iterator[Side]:
-    """SGLang's router, which is written in Rust; it knows OpenAI's paths only."""
+    """SGLang's router, written in Rust; it serves only OpenAI's paths."""
     port, worker = free_port(), f"http://127.0.0.1:{upstream_port}"
     command = ["smg", "launch", "--worker-urls", worker, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--prometheus-port", str(free_port()), "--log-level", "error", "--policy", "round_robin"]
@@ -225,7 +225,7 @@ def smg(folder: Path, upstream_port: int) -> Iterator[Side]:
 
 
 def wait_until_routed(side: Side) -> None:
-    """smg listens before it has found its workers."""
+    """Wait until smg has found its workers; it listens before that."""
     deadline = time.monotonic() + 60
     request = urllib.request.Request(
         f"http://127.0.0.1:{side.port}{side.path}", BODY, {"content-type": "application/json"}
@@ -275,12 +275,6 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
     return ["taskset", "-c", str(core), *command]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for(port: int) -> None:
     deadline = time.monotonic() + 20
     while True:
@@ -295,39 +289,55 @@ def wait_for(port: int) -> None:
 
 
 def serve(port: int, upstream_port: int) -> None:
-    """The gateway as in production, over one Model whose runner is the upstream."""
+    """Run the gateway with one Model whose runner is the upstream."""
     config = GatewayConfig(host="127.0.0.1", port=port, drain_timeout=1.0)
-    server = uvicorn.Server(uvicorn_config(Gateway(OneModel(upstream_port), config), config))
-    rest_collector()
+    gateway = Gateway(OneModel(upstream_port), config)
+    server = GatewayServer(uvicorn_config(gateway, config), gateway)
+    tune_garbage_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve())
 
 
 class OneModel:
-    """A Directory with one Model that never changes."""
+    """Directory with one Model that never changes."""
 
     def __init__(self, port: int) -> None:
         spec = ModelSpec(source="file:///none.gguf")
         model = Model(name="tiny", namespace="default", created=0.0, generation=1, uid="tiny", spec=spec)
+        self._names = NameIndex()
+        self._names.put(model)
         endpoint = Endpoint("runner", "127.0.0.1", port, 10_000)
-        self._entry = Entry(model, ("tiny:latest",), "0" * 64, 0.0, None, (endpoint,))
+        self._entry = ModelEntry(model, ("tiny:latest",), "0" * 64, 0.0, None, (endpoint,))
 
-    def find(self, name: str) -> Entry | None:
-        return self._entry if canonical(name) in self._entry.names else None
+    def find(self, name: str, scope: Scope = EVERYWHERE) -> FoundModel | None:
+        found = self._names.find(name, scope)
+        return None if found is None else FoundModel(self._entry, found.name)
 
-    def get(self, key: str) -> Entry | None:
+    def sees(self, scope: Scope, namespace: str) -> bool:
+        return self._names.sees(scope, namespace)
+
+    def displayed_names(self, key: str, scope: Scope) -> tuple[str, ...]:
+        return self._names.displayed_names(key, scope)
+
+    def get(self, key: str) -> ModelEntry | None:
         return self._entry if key == self._entry.key else None
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[ModelEntry]:
         return (self._entry,)
 
     def subscribe(self, changed: Callable[[str], None]) -> None:
-        """Nothing changes."""
+        """Do nothing: the Model never changes."""
 
-    def demand(self, key: str, waiting: int, oldest: float | None) -> None:
-        """Nobody listens."""
+    def report_demand(self, key: str, pending: int, oldest: float | None) -> None:
+        """Do nothing: there is no operator."""
 
-    def settled(self) -> bool:
+    def want_context(self, key: str, length: int) -> None:
+        """No runner grows here."""
+
+    def want_pull(self, key: str, wanted: bool) -> None:
+        """Do nothing: there is no operator."""
+
+    def synced(self) -> bool:
         return True
 
 

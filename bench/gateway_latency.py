@@ -1,7 +1,7 @@
-"""What a proxy adds to the time of single requests, at a rate that leaves it idle most of the time.
+"""Latency that a proxy adds to single requests, at a rate that leaves it mostly idle.
 
-Every few milliseconds one request goes to one of the sides, in turn, each on a connection that is kept. So all of them
-see the same disturbances of the machine, and the difference between their quantiles is what counts.
+Every few milliseconds one request goes to one of the sides, in turn, on a persistent connection. All sides therefore
+see the same disturbances of the machine, and the result is the difference of their quantiles.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.directory import Entry
-from corral_server.gateway.serving import DrainingServer, open_more_files, rest_collector, uvicorn_config
+from corral_server.gateway.directory.directory import ModelEntry
+from corral_server.gateway.server import GatewayServer, raise_open_file_limit, tune_garbage_collector, uvicorn_config
 from tests.support.gateway import MemoryDirectory, entry
 from tests.support.waiting import auntil
 
@@ -37,11 +37,11 @@ STEPS = (0.01, 0.2)
 
 
 class Models(MemoryDirectory):
-    def demand(self, key: str, waiting: int, oldest: float | None) -> None:
-        """Nobody listens; the list of all demands would grow."""
+    def report_demand(self, key: str, pending: int, oldest: float | None) -> None:
+        """Drop the demand: there is no operator, and a list of all reports would grow."""
 
 
-def model(name: str, upstream: int, *, slots: int) -> Entry:
+def model(name: str, upstream: int, *, slots: int) -> ModelEntry:
     """Models that share a runner are given slots of it each, as if each had one of its own."""
     value = entry(name, upstream, slots=slots)
     return replace(value, endpoints=(replace(value.endpoints[0], id=name),))
@@ -56,7 +56,7 @@ async def _move(models: Models, upstream: int, seed: int) -> None:
             if models.get(value.key):
                 models.remove(value.key)
         elif fate < 0.2:
-            models.put(replace(value, failure="its weights are missing"))
+            models.put(replace(value, unavailable_reason="its weights are missing"))
         elif fate < 0.4:
             models.put(replace(value, endpoints=()))
         else:
@@ -69,13 +69,13 @@ def serve(upstream: int, seed: int | None) -> None:
         models.put(model(name, upstream, slots=slots))
     config = replace(GatewayConfig(host="127.0.0.1", port=0, drain_timeout=1.0), max_queue=64 if seed else 1_000_000)
     gateway = Gateway(models, config)
-    server = DrainingServer(uvicorn_config(gateway, config), gateway, delay=0.0)
-    rest_collector()
+    server = GatewayServer(uvicorn_config(gateway, config), gateway)
+    tune_garbage_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(server, gateway, models, upstream=upstream, seed=seed))
 
 
-async def _serve(server: DrainingServer, gateway: Gateway, models: Models, *, upstream: int, seed: int | None) -> None:
+async def _serve(server: GatewayServer, gateway: Gateway, models: Models, *, upstream: int, seed: int | None) -> None:
     loop = asyncio.get_running_loop()
     serving = loop.create_task(server.serve())
     mover = loop.create_task(_move(models, upstream, seed)) if seed is not None else None
@@ -86,20 +86,20 @@ async def _serve(server: DrainingServer, gateway: Gateway, models: Models, *, up
     while line := await commands.readline():
         if line.startswith(b"rest") and mover is not None:
             mover.cancel()
-            for key in tuple(models.held):
+            for key in tuple(models.by_key):
                 models.remove(key)
         print(json.dumps(state(server, gateway)), flush=True)
     server.should_exit = True
     await serving
 
 
-def state(server: DrainingServer, gateway: Gateway) -> dict[str, int]:
+def state(server: GatewayServer, gateway: Gateway) -> dict[str, int]:
     queue = gateway.dispatcher.queue
     status = Path("/proc/self/status").read_text().splitlines()
     return {
         "kib": int(next(line for line in status if "VmRSS" in line).split()[1]),
-        "waiting": queue.waiting,
-        "in_use": sum(map(queue.in_use, queue.keys())),
+        "waiting": queue.pending,
+        "in_use": sum(queue.slots_in_use(key) for key, _ in queue.model_queues()),
         "tasks": sum(not task.done() for task in asyncio.all_tasks()),
         "connections": len(server.server_state.connections),
         "files": sum(1 for _ in Path("/proc/self/fd").iterdir()),
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("upstream", type=int)
     parser.add_argument("--moving", type=int, metavar="SEED")
     options = parser.parse_args()
-    open_more_files()
+    raise_open_file_limit()
     serve(options.upstream, options.moving)
 
 

@@ -1,14 +1,14 @@
-"""Very many requests held in the queue of one gateway, then as many open streams: memory of each, and who is dropped.
+"""Many pending requests in the queue of one gateway, then as many open streams: memory of each, and dropped requests.
 
     python bench/held.py [--count 10000]
 
-The gateway is a process of its own for each of the two; client and runner are stand-ins in this one. First one request
-has the only slot of a model, and ``--count`` others wait for it; then that many streams of another model are open. Each
-time its resident memory is compared with that after a warm-up, and new requests to a third model come one by one, each
-on a connection of its own. In the end all must have got their whole answers. A stream needs two open files in the
-gateway and two here: where the limit of open files is too small for the count, the streams are as many as it allows,
-and the output says so. The last line is one JSON object; ``*_kib`` are KiB for each, ``*_next_ms`` the times of the
-next arrivals, from the request's sending to the answer's last byte.
+Each of the two measurements has its own gateway process; client and runner are simulated in this process. First one
+request occupies the only slot of a model, and ``--count`` others are pending. Then there are as many open streams of
+another model. The gateway's resident memory is compared with that after a warm-up. Meanwhile new requests to a third
+model arrive one by one, each on its own connection. At the end all requests must have complete responses. A stream
+needs two open files in the gateway and two here; if the limit on open files is too low, there are as many streams as it
+allows, and the output says so. The last line is a JSON object; ``*_kib`` is memory per request or stream in KiB,
+``*_next_ms`` the latency of the new requests in milliseconds, from sending to the last byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.gateway_process import GatewayProcess, gateway_process
 from bench.held_runner import Asker, Runner
-from corral_server.gateway.serving import open_more_files
+from corral_server.gateway.server import raise_open_file_limit
 from tests.support.waiting import auntil
 
 ARRIVALS = 200
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000)
     options = parser.parse_args()
-    open_more_files()
+    raise_open_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(measure(options.count))))
 

@@ -1,14 +1,14 @@
-"""What Corral costs a cluster in which nobody asks for anything: requests to the API server, memory and processor.
+"""Load of an idle installation: requests to the API server, memory and CPU time.
 
-An operator and two gateways run as processes beside a real API server, with many Models at zero replicas. When all is
-settled, what each of them asks the API server is counted for a while from its audit log, and what each takes of memory
-and processor from /proc. Renewals of the operator's Lease are writes; they are counted apart, since they do not depend
-on the Models: they say that the operator lives. Watches are counted when they end, a few times in an hour.
+An operator and two gateways run as processes with a real API server and many Models at zero replicas. When the state is
+stable, the API server's audit log counts the requests of each process for a while, and /proc has their memory and CPU
+time. Renewals of the operator's Lease are counted separately, because they do not depend on the Models. Watches are
+counted when they end, a few times per hour.
 
     python bench/idle.py [--models N] [--seconds N]
 
-Needs what the tests against an API server need (docs/development.md). The last line is one JSON object; counts are
-requests a minute, ``writes`` those of all three processes without the Lease's.
+Needs what the tests with an API server need (docs/development.md). The last line is a JSON object; counts are requests
+per minute, and ``writes`` are those of all three processes without the Lease renewals.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.cluster.api import Object, at
-from tests.cluster.children import Child
+from tests.cluster.child_processes import Child
 from tests.cluster.cluster import Cluster, open_cluster
-from tests.cluster.processes import Installation, installation
-from tests.cluster.standin import StandIn
+from tests.cluster.fake_kubelet import FakeKubelet
+from tests.cluster.installation import Installation, installation
 from tests.cluster.tools import programs
 from tests.support.waiting import until
 
@@ -43,7 +43,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Use:
-    """What a process has taken so far: seconds of processor; bytes of memory now."""
+    """CPU time of a process so far in seconds, and its memory now in bytes."""
 
     cpu: float
     memory: int
@@ -58,7 +58,7 @@ def use_of(child: Child) -> Use:
 
 
 class Audit:
-    """The requests that the API server has written down."""
+    """Requests in the audit log of the API server."""
 
     def __init__(self, cluster: Cluster) -> None:
         if cluster.control_plane is None:
@@ -89,7 +89,7 @@ def is_lease(request: Object) -> bool:
 
 
 def settle(audit: Audit, installed: Installation, names: list[str]) -> None:
-    """Returns when every Model is Idle and nothing has been written for a while."""
+    """Wait until every Model is Idle and nothing was written for a while."""
     for name in names:
         installed.wait_phase(name, "Idle", 600)
     seen = audit.length()
@@ -106,7 +106,7 @@ def settle(audit: Audit, installed: Installation, names: list[str]) -> None:
 
 
 def counted(requests: list[Object], seconds: float) -> dict[str, dict[str, float]]:
-    """Requests a minute by part, and what they were."""
+    """Return requests per minute by process and kind."""
     counts: dict[str, Counter[str]] = {part: Counter() for part in PARTS}
     for request in requests:
         counts[str(at(request, "user", "username"))][what(request)] += 1
@@ -138,29 +138,29 @@ def _renews(request: Object) -> bool:
 
 
 def show(part: str, rates: Mapping[str, float], use: Use, share: float) -> None:
-    print(f"{part}: {use.memory / _MIB:.0f} MiB resident, {share:.2f} % of one core; requests a minute:")
+    print(f"{part}: {use.memory / _MIB:.0f} MiB resident, {share:.2f} % of one core; requests per minute:")
     for kind, rate in sorted(rates.items(), key=lambda item: -item[1]):
         print(f"  {rate:8.2f}  {kind}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What Corral costs while nobody asks for anything.")
+    parser = argparse.ArgumentParser(description="Load of an idle installation.")
     parser.add_argument("--models", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=180.0)
     options = parser.parse_args()
     names = [f"idle-{number}" for number in range(options.models)]
-    with open_cluster(programs(report=print), watched_users=PARTS) as cluster, cluster.namespace() as namespace:
+    with open_cluster(programs(report=print), audited_users=PARTS) as cluster, cluster.namespace() as namespace:
         audit = Audit(cluster)
-        standing = StandIn(cluster.api, cluster.workspace)
+        kubelet = FakeKubelet(cluster.api, cluster.workspace)
         try:
-            with installation(cluster, namespace, runners=lambda: standing.children(namespace)) as installed:
+            with installation(cluster, namespace, runners=lambda: kubelet.children(namespace)) as installed:
                 start(installed, cluster)
                 for name in names:
                     installed.add(name)
                 settle(audit, installed, names)
                 figures = measure(installed, audit, seconds=options.seconds, models=options.models)
         finally:
-            standing.stop()
+            kubelet.stop()
     print(json.dumps(figures))
 
 

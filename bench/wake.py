@@ -1,11 +1,11 @@
-"""Cold request to first token in local mode, and where the time goes.
+"""Cold start in local mode: time from a request to its first token, by part.
 
-Each round starts from zero: the model is unloaded and its runner has gone. The weights are in the operating system's
-cache after the first round, which is thrown away; a first start after a reboot also pays for reading the file.
+Each round begins with the model unloaded and its runner ended. After the first round, which is a warm-up, the weights
+are in the page cache; the first load after a reboot also reads the file.
 
     python bench/wake.py [--rounds N]
 
-Needs nothing but the demo's set-up. The last line is one JSON object with the medians.
+Needs only the demo's set-up. The last line is a JSON object with the medians.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def figures(woken: Wake) -> dict[str, float]:
 
 
 def measure(rounds: int) -> list[dict[str, float]]:
-    """One row of figures a round, the warm-up left out."""
+    """Return one row of figures per round, without the warm-up."""
     rows = []
     with Serving([str(MODEL_FILE)]) as serving:
         for number in range(rounds + 1):
-            row = figures(wake(serving, MODEL, PROMPT, told=lambda _: None, predict=8))
+            row = figures(wake(serving, MODEL, PROMPT, on_text=lambda _: None, predict=8))
             if number:
                 rows.append(row)
                 show(str(number), row)

@@ -1,15 +1,15 @@
-"""Cold request to first token on a real node, beside the floor: the same Deployment scaled with no Corral in between.
+"""Cold start on a real node, compared with the baseline: the same Deployment scaled without Corral.
 
-Each round wakes the Model once and the floor once, so that both meet the same machine. The floor is a copy of the
-Model's Deployment that neither operator nor gateways know: scaled by one request to the API server, and asked directly
-at its pod's address as soon as that says it is ready. Both start from zero pods, with the images on the node and the
-weights in the page cache; the first round is thrown away. Times are seconds since the request (or the scaling), as a
-watcher of the API server sees them. The client's own preparations count for neither: both sides have their connection
-open before the time begins (making a client with a TLS context alone takes Python 30 ms and more).
+Each round starts the Model once and the baseline once, so that both see the same machine. The baseline is a copy of the
+Model's Deployment that operator and gateways ignore. It is scaled by one request to the API server, and its pod gets
+the request directly as soon as it is ready. Both start at zero pods, with the images on the node and the weights in the
+page cache; the first round is a warm-up. Times are seconds since the request (or the scaling), as a watch of the API
+server observes them. The client's preparations do not count: both sides have an open connection before the time begins
+(creating a client with a TLS context alone takes Python 30 ms or more).
 
     python bench/wake_cluster.py [--rounds N]
 
-Needs what the tests on a real node need (docs/development.md). The last line is one JSON object.
+Needs what the tests on a real node need (docs/development.md). The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.cluster.api import Api, Object, at, condition
 from tests.cluster.tools import programs
 from tests.node import images
-from tests.node.release import MODELS_IN, NAMESPACE, Release
-from tests.node.site import NEEDED, missing, open_site
+from tests.node.real_cluster import NEEDED, missing, open_cluster
+from tests.node.release import MODELS_NAMESPACE, NAMESPACE, Release
 from tests.support.waiting import until
 
 MODEL, FLOOR = "smol", "floor"
 STEPS = ("demand", "scaled", "pod_object", "scheduled", "started", "ready", "first_token")
-_DEPLOYMENTS = f"/apis/apps/v1/namespaces/{MODELS_IN}/deployments"
-_PODS = f"/api/v1/namespaces/{MODELS_IN}/pods"
-_MODELS = f"/apis/corral.dev/v1alpha1/namespaces/{MODELS_IN}/models"
+_DEPLOYMENTS = f"/apis/apps/v1/namespaces/{MODELS_NAMESPACE}/deployments"
+_PODS = f"/api/v1/namespaces/{MODELS_NAMESPACE}/pods"
+_MODELS = f"/apis/corral.dev/v1alpha1/namespaces/{MODELS_NAMESPACE}/models"
 _ASK = {"model": MODEL, "prompt": "Name three colours.", "options": {"num_predict": 2, "temperature": 0}}
 
 Row = dict[str, float]
@@ -49,7 +49,7 @@ Row = dict[str, float]
 
 @dataclass
 class Watcher:
-    """Everything that changed, with the moment at which we heard of it. Its threads end with the process."""
+    """Records every change with the time at which the watch delivered it. Its threads end with the process."""
 
     api: Api
     seen: list[tuple[float, Object]] = field(default_factory=list)
@@ -125,7 +125,7 @@ def wake_model(release: Release, watcher: Watcher) -> Row:
 
 
 def wake_floor(release: Release, watcher: Watcher) -> Row:
-    api = release.site.api
+    api = release.cluster.api
     scale = f"{_DEPLOYMENTS}/model-{FLOOR}/scale"
     with client() as asker, api.prepared_patch(scale, {"spec": {"replicas": 1}}) as scale_up:
         start = time.monotonic()
@@ -145,7 +145,7 @@ def wake_floor(release: Release, watcher: Watcher) -> Row:
 
 
 def _address(watcher: Watcher, start: float) -> str | None:
-    """Of the floor's pod; heard, not asked for, since asking would take time from what is measured."""
+    """Return the address of the baseline's pod from the watch; a request for it would add to the measured time."""
     for moment, item in watcher.seen:
         address = at(item, "status", "podIP")
         if moment > start and address and str(at(item, "metadata", "name")).startswith(f"model-{FLOOR}-"):
@@ -161,7 +161,7 @@ def _ready(asker: httpx.Client, address: str) -> bool:
 
 
 def copy_deployment(api: Api) -> None:
-    """The floor: the Model's own Deployment under other labels."""
+    """Create the baseline: the Model's Deployment with other labels."""
     model = api.get(f"{_DEPLOYMENTS}/model-{MODEL}")
     spec = cast("dict[str, object]", model["spec"])
     template = cast("dict[str, object]", spec["template"])
@@ -175,8 +175,8 @@ def copy_deployment(api: Api) -> None:
 
 
 def measure(release: Release, rounds: int) -> tuple[list[Row], list[Row]]:
-    """One row a round of the Model and of the floor, the warm-up left out."""
-    watcher = Watcher(release.site.api)
+    """Return one row per round of the Model and of the baseline, without the warm-up."""
+    watcher = Watcher(release.cluster.api)
     watcher.start()
     woken, floor = [], []
     for number in range(rounds + 1):
@@ -211,14 +211,14 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     if reason := missing() or images.missing():
         sys.exit(f"no node here: {reason}")
-    with open_site(programs(NEEDED, print), images.archives(print)) as site:
-        for namespace in (NAMESPACE, MODELS_IN):
-            site.make_namespace(namespace)
-        release = Release(site)
+    with open_cluster(programs(NEEDED, print), images.archives(print)) as cluster:
+        for namespace in (NAMESPACE, MODELS_NAMESPACE):
+            cluster.make_namespace(namespace)
+        release = Release(cluster)
         release.install()
         release.add(MODEL)
         release.wait_phase(MODEL, "Idle")
-        copy_deployment(site.api)
+        copy_deployment(cluster.api)
         print(f"{'round':>10}" + "".join(f"{step:>13}" for step in STEPS))
         woken, floor = measure(release, rounds)
     for label, rows in (("model", woken), ("floor", floor)):

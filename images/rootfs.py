@@ -1,5 +1,7 @@
-"""Gathers what a container needs to run the environment in /opt/corral: the interpreter, the shared libraries that it
-and the installed packages load, certificates, and a user; nothing else, so no shell.
+"""Collect the files of the root file system that runs the virtual environment in /opt/corral.
+
+These are the interpreter, the shared libraries that it and the installed packages load, certificates and a user.
+Nothing else is copied, so the image has no shell. The records of their Debian packages go with them.
 
 usage: rootfs.py TARGET
 """
@@ -9,19 +11,23 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Collection
 from pathlib import Path
+
+import debian_packages
 
 ENVIRONMENT = Path("/opt/corral")
 STDLIB = Path(sysconfig.get_path("stdlib"))
 UNUSED = ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "config-*", "__pycache__")
 BUILD_TOOLS = ("pip", "pip-*", "setuptools*", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
-DUPLICATES = ("lib/libllama*", "lib/libggml*", "lib/cmake", "lib/pkgconfig", "include")
-"""What llama-cpp-python's wheel brings twice, beside what its own package folder holds."""
+DUPLICATES = ("lib/libllama*", "lib/libggml*", "lib/libmtmd*", "lib/cmake", "lib/pkgconfig", "include")
+"""Files of the wheel of llama-cpp-python that are also in its package folder."""
 DRIVERS = {"libcuda.so.1"}
-"""Libraries that belong to the node's GPU driver; its container runtime mounts them."""
+"""Libraries of the GPU driver; the container runtime mounts them from the node."""
 _LINKED = re.compile(r"=> (/\S+)|^\s+(/\S+) \(", re.MULTILINE)
 
 
@@ -30,19 +36,26 @@ def main() -> None:
     packages = ENVIRONMENT / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     prune(packages)
     copy_python(root)
-    for library in sorted(libraries([Path(os.path.realpath(sys.executable)), *binaries(STDLIB), *binaries(packages)])):
+    interpreter = Path(os.path.realpath(sys.executable))
+    found = sorted(libraries([interpreter, *binaries(STDLIB), *binaries(packages)]))
+    for library in found:
         place(library, root)
+    certificates = Path("/usr/sbin/update-ca-certificates")  # the program that writes the copied file of certificates
+    modules = [path for path in STDLIB.rglob("*.py") if (root / path.relative_to("/")).exists()]
+    debian_packages.record(
+        [interpreter, certificates, *modules, *found, *map(Path, map(os.path.realpath, found))], root
+    )
     for folder in ("etc", "tmp", "etc/ssl/certs"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
-    shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs/")
+    copy_authorities(root)
     (root / "etc/passwd").write_text("root:x:0:0::/:/\ncorral:x:65532:65532::/tmp:/\n")
     (root / "etc/group").write_text("root:x:0:\ncorral:x:65532:\n")
     (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
 
 
 def prune(packages: Path) -> None:
-    """Takes what is only needed to install, and copies of one library, out of the environment."""
+    """Remove build tools and duplicate libraries from the environment."""
     for pattern in (*BUILD_TOOLS, *DUPLICATES, "**/__pycache__", "numpy/**/tests", "llama_cpp/server"):
         for path in list(packages.glob(pattern)):
             remove(path)
@@ -78,29 +91,49 @@ def copy_python(root: Path) -> None:
         link.symlink_to(real.name)
 
 
+def copy_authorities(root: Path) -> None:
+    """Copy the file of the certificate authorities, with a link from the path at which OpenSSL looks for it."""
+    authorities = Path("/etc/ssl/certs/ca-certificates.crt")
+    shutil.copy(authorities, root / authorities.relative_to("/"))
+    link = root / Path(ssl.get_default_verify_paths().openssl_cafile).relative_to("/")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(authorities)
+
+
 def binaries(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*.so*") if path.is_file()]
 
 
-def libraries(files: list[Path]) -> set[Path]:
-    """The shared libraries of the system that these files load, and the loader."""
-    output = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
-    missing = set(re.findall(r"(\S+) => not found", output)) - {path.name for path in files} - DRIVERS
+def libraries(files: list[Path], provided: Collection[str] = ()) -> set[Path]:
+    """Return the system's shared libraries that these files load, and the dynamic loader.
+
+    ``provided`` are names of libraries that the process has loaded before.
+    """
+    missing = missing_libraries(files) - {path.name for path in files} - DRIVERS - set(provided)
     if missing:
         raise SystemExit(f"the base image lacks shared libraries: {', '.join(sorted(missing))}")
-    found = {Path(match[1] or match[2]) for match in _LINKED.finditer(output)}
+    found = {Path(match[1] or match[2]) for match in _LINKED.finditer(_ldd(files))}
     return {path for path in found if not path.is_relative_to(ENVIRONMENT)} | name_service()
 
 
+def missing_libraries(files: list[Path]) -> set[str]:
+    """Return the names of the shared libraries that the loader does not find for these files."""
+    return set(re.findall(r"(\S+) => not found", _ldd(files)))
+
+
+def _ldd(files: list[Path]) -> str:
+    return subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
+
+
 def name_service() -> set[Path]:
-    """What the C library loads by name when it looks up hosts."""
+    """Return the libraries that the C library loads by name to resolve host names."""
     names = ("libnss_dns", "libnss_files", "libresolv.so")
     return {path for path in Path("/").glob("lib/*-linux-gnu/lib*") if path.name.startswith(names)}
 
 
-def place(library: Path, root: Path) -> None:
-    """Copies a library to where the loader looks for it (both /lib and /usr/lib are searched)."""
-    target = root / library.relative_to("/")
+def place(library: Path, root: Path, as_path: Path | None = None) -> None:
+    """Copy a library to the path at which the loader finds it (it searches /lib and /usr/lib), or to ``as_path``."""
+    target = as_path or root / library.relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(os.path.realpath(library), target)
 

@@ -1,6 +1,7 @@
-"""The images' base where no registry answers: made with mmdebstrap from Debian's packages, under the base's own name.
+"""Base image for buildah when no registry is reachable: made with mmdebstrap from Debian packages.
 
-Only for buildah. A base that is there already, or that can be pulled, is left as it is.
+The image gets the name of the Dockerfile's base image. An image that is in the local storage, or that can be pulled, is
+used instead.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 BASE = "docker.io/library/debian:bookworm-slim"
-"""The Dockerfile's."""
+"""Name of the base image in the Dockerfile."""
 
 _SUITE = "bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates,libgomp1,libstdc++6,gcc,libc6-dev,python3-dev"
-"""What the Dockerfile's stages need: with it there, the build asks no Debian mirror. The images get what they run."""
+"""Packages for all stages of the Dockerfile, so that the build needs no Debian mirror. The images do not keep them."""
 
 
 def provide(buildah: Sequence[str]) -> None:
-    """``buildah`` is the command with its storage options. Raises SystemExit when there is no way to a base."""
+    """Make sure that the base image exists. ``buildah`` is the command with its storage options.
+
+    Raises SystemExit if the image can be neither pulled nor made.
+    """
     if _run([*buildah, "inspect", "--type", "image", BASE]).returncode == 0:
         return
     pulled = _run([*buildah, "pull", "--quiet", "--retry", "0", BASE])
@@ -28,8 +32,8 @@ def provide(buildah: Sequence[str]) -> None:
         return
     if shutil.which("mmdebstrap") is None:
         raise SystemExit(
-            f"{BASE} cannot be pulled ({pulled.stderr.strip().splitlines()[-1:]}); with mmdebstrap installed it is"
-            " made from Debian's packages, and --base names another image"
+            f"{BASE} cannot be pulled ({pulled.stderr.strip().splitlines()[-1:]}); install mmdebstrap to make"
+            " it from Debian packages, or name another image with --base"
         )
     print(f"{BASE} cannot be pulled; making it from Debian's packages", flush=True)
     with tempfile.TemporaryDirectory() as work:

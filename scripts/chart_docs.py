@@ -1,8 +1,9 @@
-"""Writes docs/chart.md: a table of every value of the chart, from the comments in its values.yaml.
+"""Write docs/chart.md: a table of every value of the chart, from the comments in its values.yaml.
 
-usage: chart_docs.py [--check]     --check writes nothing and fails when the page is out of date
+usage: chart_docs.py [--check]     --check writes nothing and fails if the page is out of date
 
-A comment line that begins with ``# --`` belongs to the next key; a key whose value holds no further keys is a row.
+A comment that begins with ``# --`` describes the next key; the comment lines below it continue the text. A key whose
+value has no further keys is a row of the table.
 """
 
 from __future__ import annotations
@@ -18,59 +19,69 @@ ROOT = Path(__file__).resolve().parent.parent
 VALUES = ROOT / "charts/corral/values.yaml"
 PAGE = ROOT / "docs/chart.md"
 _HEAD = """\
-# The chart's values
+# Chart values
 
-`helm install corral charts/corral --namespace corral --create-namespace` installs operator and gateway; clients find
-Ollama's API at the Service `corral`, port 11434. A value that the chart does not know, or of another type, is refused.
+`helm install corral charts/corral --namespace corral --create-namespace` installs the operator and the gateways. The
+Service `corral`, port 11434, serves the Ollama and OpenAI APIs. Helm rejects unknown values and values of a wrong type.
 
-* *CRDs* are installed and upgraded with the release, and stay when it is uninstalled, with every Model.
-* *GPUs*: the chart makes no RuntimeClass; the vendor's operator does. A Model whose class is missing says so, and so do
-  the requests that wait for it. The release's notes say when there is no class `nvidia`.
-* *Behind an Ingress or a Gateway* answers are not buffered and may take long; the controller must be told so in its own
-  way, and for ingress-nginx the annotations are there. A path prefix is taken off by the gateways (Ingress) or by the
-  route (Gateway API).
-* *Monitors* read `/metrics` at the port `metrics` of gateways and at `http` of operator and runners.
-  [monitoring.md](monitoring.md) has the values for a usual installation of Prometheus and Grafana.
-* *Certificate authorities*: `caBundle` is mounted into operator and gateways and named in SSL_CERT_FILE and
-  REQUESTS_CA_BUNDLE. The API server is always checked with the cluster's own; runners reach nobody.
-* *What has no value of its own* ([settings.md](settings.md)) is set with `operator.env`, `gateway.env` or `runner.env`.
+* *CRD*: installed and upgraded with the release. `helm uninstall` keeps it, and with it every Model.
+* *GPUs*: the image of a runner follows from the vendor of its GPUs (`runner.images`), and so do its node labels,
+  tolerations, resources and variables (`runner.accelerators`). `charts/corral/values/` has files for EKS, GKE, AKS, k3s
+  and the operators of NVIDIA and AMD: `--values charts/corral/values/gke.yaml`. They follow the documentation of these
+  platforms and were not tried there. The chart creates no RuntimeClass; the GPU vendor's operator does. If the
+  RuntimeClass of a Model is missing, the condition Ready of the Model and the errors of its pending requests say so.
+* *Ingress and Gateway API*: the proxy must not buffer responses, and must allow long ones. The default annotations do
+  this for ingress-nginx; other controllers need their own. With an Ingress, the gateways remove the path prefix; with
+  the Gateway API, the route does.
+* *Monitors* scrape `/metrics` at the port `metrics` of gateways and at the port `http` of operator and runners.
+  [monitoring.md](monitoring.md) has values for kube-prometheus-stack.
+* *Certificate authorities*: `caBundle` is mounted into operator and gateways and set as SSL_CERT_FILE and
+  REQUESTS_CA_BUNDLE. The API server is always verified with the cluster's own authority. Runners have none of
+  it; what pulls weights has settings of its own (`proxy`).
+* *Other settings* ([settings.md](settings.md)) are set with `operator.env`, `gateway.env` or `runner.env`.
 
-| value | default | meaning |
+| value | default | description |
 |---|---|---|
 """
 
 
-def rows() -> Iterator[tuple[str, object, str]]:
-    """``(path, default, meaning)`` of each value."""
-    comments = _comments()
-    for path, default in _leaves(yaml.safe_load(VALUES.read_text()), ()):
-        named = next((comments[path[:length]] for length in range(len(path), 0, -1) if path[:length] in comments), "")
-        yield ".".join(path), default, named
+def rows(values: str) -> Iterator[tuple[str, object, str]]:
+    """Yield ``(path, default, description)`` of each value in the text of a values.yaml.
+
+    A value without a comment has the description of the nearest key above it, or an empty one.
+    """
+    comments = _comments(values)
+    for path, default in _leaves(yaml.safe_load(values), ()):
+        parents = (path[:length] for length in range(len(path), 0, -1))
+        yield ".".join(path), default, next((comments[parent] for parent in parents if parent in comments), "")
 
 
 def page() -> str:
-    lines = [f"| `{path}` | `{json.dumps(default)}` | {meaning} |" for path, default, meaning in rows()]
+    """Return the text of docs/chart.md."""
+    table = rows(VALUES.read_text())
+    lines = [f"| `{path}` | `{json.dumps(default)}` | {description} |" for path, default, description in table]
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def _comments() -> dict[tuple[str, ...], str]:
-    """The comment of each key that has one, by the key's path."""
+def _comments(values: str) -> dict[tuple[str, ...], str]:
+    """Return the description of each key that has one, by the path of the key."""
     found: dict[tuple[str, ...], str] = {}
     path: list[tuple[int, str]] = []
-    comment = ""
-    for line in VALUES.read_text().splitlines():
+    comment: list[str] = []
+    for line in values.splitlines():
         text = line.strip()
         if text.startswith("# --"):
-            comment = text.removeprefix("# --").strip()
-        elif text.startswith("#") or ":" not in text:
-            continue
-        else:
+            comment = [text.removeprefix("# --").strip()]
+        elif text.startswith("#"):
+            if comment:
+                comment.append(text.removeprefix("#").strip())
+        elif ":" in text:
             depth = len(line) - len(line.lstrip())
             path = [(level, key) for level, key in path if level < depth]
             path.append((depth, text.partition(":")[0]))
             if comment:
-                found[tuple(key for _, key in path)] = comment
-            comment = ""
+                found[tuple(key for _, key in path)] = " ".join(comment)
+            comment = []
     return found
 
 
@@ -82,14 +93,14 @@ def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
         yield path, value
 
 
-_WHOLE = {"requests", "limits", "annotations", "podDisruptionBudget"}
-"""Keys whose value is one thing of the Kubernetes API."""
+_WHOLE = {"requests", "limits", "annotations", "podDisruptionBudget", "nvidia", "amd", "intel"}
+"""Keys whose value consists of objects of the Kubernetes API, and so is one row."""
 
 
 def main() -> None:
-    undescribed = [path for path, _, meaning in rows() if not meaning]
+    undescribed = [path for path, _, description in rows(VALUES.read_text()) if not description]
     if undescribed:
-        raise SystemExit(f"{VALUES.name} says nothing about {', '.join(undescribed)}: put '# -- ...' before each")
+        raise SystemExit(f"{VALUES.name} does not describe {', '.join(undescribed)}: put '# -- ...' above each")
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page())
     elif not PAGE.exists() or PAGE.read_text() != page():

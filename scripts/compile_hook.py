@@ -1,11 +1,10 @@
-"""The build's hook that compiles the gateway's busy modules to C, with mypyc, when a wheel is made for the images.
+"""Build hook that compiles the modules of the gateway's request path to C, with mypyc, for the wheel of the images.
 
-Off unless HATCH_BUILD_HOOK_ENABLE_CUSTOM is set: a checkout stays editable and plain Python, and needs no compiler. The
-same files run both ways. ``compiled`` in pyproject.toml lists them; their Python comes along, for tracebacks and for
-those who read. Nothing is written into the checkout.
-
-Third-party packages are left out of the types that are compiled for, so that the result depends on the sources, mypy
-and the compiler, and not on what is installed beside them.
+- It is off unless HATCH_BUILD_HOOK_ENABLE_CUSTOM is set: a checkout stays plain Python and needs no compiler.
+- ``compiled`` in pyproject.toml lists the modules. Their Python source stays in the wheel, for tracebacks.
+- Nothing is written into the checkout.
+- mypyc does not use the types of third-party packages, so the result depends only on the sources, mypy and the
+  compiler, and not on installed packages.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ARGUMENTS = (
 
 
 class CompileHook(BuildHookInterface[BuilderConfig]):
-    """Adds the compiled modules to the wheel, which is for this Python and machine alone then."""
+    """Adds the compiled modules to the wheel, which is then specific to this Python version and platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # hatchling's signature
         if version == "editable":
@@ -50,43 +49,43 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
         self._work = Path(tempfile.mkdtemp(prefix="corral-compile-"))
         try:
             compile_modules(Path(self.root), self.config["compiled"], work=self._work)
-        except BaseException:  # an interruption as well: hatchling calls ``finalize`` only after success
-            self._forget()
+        except BaseException:  # KeyboardInterrupt as well: hatchling calls ``finalize`` only after success
+            self._remove_work()
             raise
         build_data["infer_tag"], build_data["pure_python"] = True, False
         build_data["force_include"].update(_libraries(self._work))
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # hatchling's signature
         if version != "editable":
-            self._forget()
+            self._remove_work()
 
-    def _forget(self) -> None:
+    def _remove_work(self) -> None:
         shutil.rmtree(self._work)
 
 
 def compile_modules(root: Path, modules: list[str], *, work: Path) -> None:
-    """Leaves the libraries in the folder ``work``. ``modules`` are paths below ``root``.
+    """Compile ``modules``, paths below ``root``, into libraries in the folder ``work``.
 
-    Raises RuntimeError with the last lines of what the compilers say.
+    Raises RuntimeError with the last lines of the compilers' output.
     """
-    for folder in ROOTS:  # there, the paths in tracebacks do not depend on where the checkout is
+    for folder in ROOTS:  # relative paths: tracebacks do not contain the location of the checkout
         (work / folder).symlink_to(root / folder)
     command = [sys.executable, "-c", _SETUP, "build_ext", "--build-lib=lib", "--build-temp=o"]
     command.append(json.dumps([*_ARGUMENTS, *modules]))
     environment = os.environ | {"MYPYPATH": os.pathsep.join(ROOTS)}
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise RuntimeError(f"the gateway could not be compiled:\n{said}")
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise RuntimeError(f"the gateway could not be compiled:\n{output}")
 
 
 def _libraries(work: Path) -> Iterator[tuple[str, str]]:
-    """Where each library is, and where in the wheel it belongs."""
+    """Yield the path of each library, and its path in the wheel."""
     lib = work / "lib"
     for path in sorted(lib.rglob("*.so")):
         yield str(path), str(path.relative_to(lib))
 
 
 def get_build_hook() -> type[CompileHook]:
-    """What hatchling asks for."""
+    """Return the hook; hatchling calls this function."""
     return CompileHook

@@ -1,10 +1,10 @@
-"""Builds Corral's wheel with the gateway compiled, as the images have it, and prints the folder that it is unpacked in.
+"""Build Corral's wheel with the compiled gateway, as in the images, and print the folder into which it is unpacked.
 
-With that folder first on PYTHONPATH an interpreter runs the compiled gateway, with whatever else is installed for it.
-The folder is in the user's cache and keyed by all that goes into it, so a later call with the same sources takes it
-from there. It is moved there whole; of two builds at once one works and the other waits. Building takes a minute.
+An interpreter with that folder first on PYTHONPATH runs the compiled gateway, with the installed dependencies. The
+folder is in the user's cache, keyed by a digest of everything that affects the build, and is reused. It is renamed into
+place when it is complete; a second concurrent build waits for the first. A build takes about a minute.
 
-Progress goes to standard error, the path alone to standard output.
+Progress is written to standard error, the path to standard output.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.llama_wheel import cache_dir, locked, missing_tools  # noqa: E402  # started as a file, Python looks beside it only
+from scripts.llama_wheel import cache_dir, locked, missing_tools  # noqa: E402  # a script's sys.path has only its own folder
 
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "scripts/compile_hook.py")
 _PACKAGES = ("operator", "server")
 _KEPT = 3
-"""Builds that stay in the cache."""
+"""Number of builds that stay in the cache."""
 
 
 def folder() -> Path:
-    """Where the unpacked wheel is; builds it when the cache lacks it. Raises SystemExit when it does not compile."""
+    """Return the folder of the unpacked wheel, after building it if needed. Raises SystemExit if the build fails."""
     kept = cache_dir() / "compiled"
     found = kept / _digest(ROOT)
     if not found.is_dir():
-        with locked(kept, "another process compiles the gateway: waiting for it"):
+        with locked(kept, "waiting for another process that compiles the gateway"):
             found = found if found.is_dir() else _build(kept)
     os.utime(found)
     return found
 
 
 def lacking() -> list[str]:
-    """What the build needs and this machine has not, in words."""
+    """Return the names of the build requirements that this machine lacks."""
     tools = [tool for tool in missing_tools() if tool == "a C compiler"]
     headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
     return tools if headers else [*tools, "Python's header files"]
 
 
 def environment() -> dict[str, str]:
-    """This process' environment, for a Python that shall run the compiled gateway."""
+    """Return this process's environment, extended to run the compiled gateway."""
     return {**os.environ, "PYTHONPATH": str(folder()), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _build(kept: Path) -> Path:
-    """From a copy of the sources, so that what is edited meanwhile is not taken for what was built."""
-    print("the gateway is compiled (about a minute)", file=sys.stderr, flush=True)
+    """Build from a copy of the sources, so that concurrent edits cannot get into a build with another digest."""
+    print("compiling the gateway (about a minute)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=kept) as name:
         work = Path(name)
         sources, unpacked = work / "sources", work / "unpacked"
@@ -70,7 +70,7 @@ def _build(kept: Path) -> Path:
             wheel.extractall(unpacked)
         if not found.is_dir():
             unpacked.rename(found)
-    _forget_old(kept)
+    _remove_old(kept)
     return found
 
 
@@ -79,12 +79,12 @@ def _wheel(sources: Path, into: Path) -> Path:
     hook = os.environ | {"HATCH_BUILD_HOOK_ENABLE_CUSTOM": "1"}
     done = subprocess.run(command, cwd=sources, env=hook, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
-        raise SystemExit(f"the compiled wheel could not be built (it needs a C compiler):\n{said}")
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
+        raise SystemExit(f"the compiled wheel could not be built (it needs a C compiler):\n{output}")
     return next(into.glob("*.whl"))
 
 
-def _forget_old(kept: Path) -> None:
+def _remove_old(kept: Path) -> None:
     builds = sorted((path for path in kept.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in builds[:-_KEPT]:
         shutil.rmtree(path)
@@ -105,7 +105,7 @@ def _digest(root: Path) -> str:
 
 
 def _files(root: Path) -> list[Path]:
-    """All that goes into the wheel."""
+    """Return the files from which the wheel is built."""
     found = [path for package in _PACKAGES for path in (root / package).rglob("*") if path.is_file()]
     return [root / name for name in _SOURCES] + sorted(path for path in found if path.suffix != ".pyc")
 

@@ -1,7 +1,7 @@
-"""The README's demo: serves one small model, asks it a question as a client would, and shows what happened meanwhile.
+"""Demo of the README: serves a small model, sends it a question, and shows where the time went.
 
-It starts ``corral serve`` as a child process and speaks to it over HTTP only, with PyPI's ``ollama`` client. The model
-is cold when the question comes, so the answer shows a whole wake-up; the table after it says where the time went.
+It starts ``corral serve`` as a child process and uses it only over HTTP, with the client library ``ollama``. The model
+is not loaded when the question is sent, so the table after the answer shows the parts of a cold start.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import ollama
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.serving import Ended, Serving
+from scripts.serving import ServeExited, Serving
 from scripts.wake import PARTS, Wake, wake
 
 MODEL_FILE = Path(__file__).resolve().parent.parent / "examples/smollm2.yaml"
 MODEL = "smollm2"
-QUESTION = "Why is the sky blue? Answer in two sentences."
+QUESTION = "Why is the sky blue? Answer in one sentence."
 PORT = 11434
 
 
 def free(port: int) -> bool:
-    """Whether nothing listens on this port of the loopback interface."""
+    """Return whether this port of the loopback interface is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -37,15 +37,15 @@ def free(port: int) -> bool:
     return True
 
 
-def choose(wanted: int | None) -> int:
-    """The port to serve on: the one asked for, else Ollama's, else (0) any that is free."""
+def choose_port(wanted: int | None) -> int:
+    """Return the port to serve on: the requested one, else Ollama's if it is free, else 0 for any free port."""
     if wanted is not None:
         if wanted and not free(wanted):
-            raise SystemExit(f"port {wanted} is taken; name another with PORT=, or none to have one picked")
+            raise SystemExit(f"port {wanted} is in use; set another one with PORT=, or omit it to use any free port")
         return wanted
     if free(PORT):
         return PORT
-    say(f"port {PORT} is taken (by Ollama, perhaps): serving on another one")
+    say(f"port {PORT} is in use (perhaps by Ollama): serving on another one")
     return 0
 
 
@@ -54,20 +54,20 @@ def say(text: str = "", end: str = "\n") -> None:
 
 
 def ask(serving: Serving) -> Wake:
-    say(f'\n{MODEL} is not loaded. Asking it: "{QUESTION}"\n')
-    woken = wake(serving, MODEL, QUESTION, told=lambda piece: say(piece, end=""), predict=120)
+    say(f'\n{MODEL} is not loaded. Question: "{QUESTION}"\n')
+    woken = wake(serving, MODEL, QUESTION, on_text=lambda text: say(text, end=""), predict=120)
     say(f"\n\n{'phase':<72}{'seconds':>8}")
     for part, meaning in PARTS.items():
         say(f"{meaning:<72}{woken.parts[part]:8.2f}")
-    say(f"{'the first token after':<72}{woken.first_token_s:8.2f}")
-    speed = f"the whole answer ({woken.tokens} tokens, {woken.tokens_per_second:.0f} a second) after"
+    say(f"{'time to first token':<72}{woken.first_token_s:8.2f}")
+    speed = f"time to the end of the answer ({woken.tokens} tokens, {woken.tokens_per_second:.0f} tokens/s)"
     say(f"{speed:<72}{woken.total_s:8.2f}")
     return woken
 
 
-def invite(url: str) -> None:
+def show_examples(url: str) -> None:
     host = url.removeprefix("http://")
-    say(f"\nServing on {url} until Ctrl-C. Try it with any client of Ollama's or OpenAI's:")
+    say(f"\nServing on {url} until Ctrl-C. Try it with any Ollama or OpenAI client:")
     say(f"  OLLAMA_HOST={host} .venv/bin/corral run {MODEL} 'Tell me a story'")
     say(f"  OLLAMA_HOST={host} .venv/bin/corral ps")
     say(f"""  curl {url}/api/generate -d '{{"model": "{MODEL}", "prompt": "Hello"}}'""")
@@ -75,13 +75,13 @@ def invite(url: str) -> None:
 
 
 def serve(port: int, *, once: bool) -> int:
-    """The whole demo. Ctrl-C reaches ``corral serve`` too, as it is in the same terminal: it only is waited for."""
+    """Run the demo; return the exit code. Ctrl-C in the terminal also ends ``corral serve``, so only wait for it."""
     with Serving([str(MODEL_FILE)], port) as serving:
         try:
             ask(serving)
             if once:
                 return 0
-            invite(serving.url)
+            show_examples(serving.url)
             return serving.forever()
         except KeyboardInterrupt:
             say("\nstopping")
@@ -89,17 +89,17 @@ def serve(port: int, *, once: bool) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Serve a small model, ask it a question, show where the time went.")
-    parser.add_argument("--once", action="store_true", help="end after the answer")
-    parser.add_argument("--port", type=int, help=f"default {PORT}, or any free one when that is taken")
-    chosen = parser.parse_args()
-    port = choose(chosen.port)
+    parser = argparse.ArgumentParser(description="Serve a small model, send it a question, show where the time went.")
+    parser.add_argument("--once", action="store_true", help="exit after the answer")
+    parser.add_argument("--port", type=int, help=f"default: {PORT}, or any free port if it is in use")
+    arguments = parser.parse_args()
+    port = choose_port(arguments.port)
     say(f"starting: corral serve {MODEL_FILE.name}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the child as well
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            return serve(port, once=chosen.once)
-        except (Ended, TimeoutError, ollama.ResponseError, ConnectionError) as error:
+            return serve(port, once=arguments.once)
+        except (ServeExited, TimeoutError, ollama.ResponseError, ConnectionError) as error:
             say(f"\nThe demo failed: {error}")
             return 1
     return 130

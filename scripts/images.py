@@ -1,19 +1,24 @@
-"""Builds Corral's images and leaves them as OCI archives: ``dist/control.tar`` and ``dist/runner.tar``.
+"""Build Corral's images as OCI archives: by default ``dist/control.tar`` and ``dist/runner.tar``.
+
+The further targets are runners for GPUs: ``runner-vulkan``, ``runner-cuda`` and ``runner-rocm``. Beside each archive is
+its software bill of materials, for example ``dist/control.cdx.json``.
 
 usage: images.py [--output DIR] [--base IMAGE] [--engine docker|buildah] [--store DIR] [TARGET...]
 
-Takes docker (with BuildKit) or buildah, whichever is there. The archives hold the names ``corral/control:dev`` and
-``corral/runner:dev``, which the chart's values take. For each the uncompressed size is printed, and its largest parts.
-
-Where no registry has the base image, buildah gets one that mmdebstrap makes (``scripts/base_image.py``). Wheels that
-this machine compiled before are given to the build (the Dockerfile's stage ``wheels``); they are used only where their
-C library fits the base image. A certificate authority for the package registries is taken from PIP_CERT or
-SSL_CERT_FILE and stays out of the image.
+- Uses docker (with BuildKit) if it runs, otherwise buildah.
+- The images are named ``corral/control:dev``, ``corral/runner:dev`` and so on, the defaults of the chart.
+- Prints the uncompressed size of each image, and its largest parts.
+- Without a registry, buildah uses a base image made with mmdebstrap (``scripts/base_image.py``).
+- Cached wheels and backends of this machine are passed to the build (the Dockerfile's stages ``wheels``,
+  ``vulkan-cache`` and ``cuda-cache``), which uses those that match the C library of the base image.
+- CUDA_ARCHITECTURES is the list of architectures of ``runner-cuda`` (``scripts/llama_cuda.py``).
+- A certificate authority for the package registries is read from PIP_CERT or SSL_CERT_FILE, and not kept in the image.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -28,22 +33,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts import base_image  # noqa: E402  # started as a file, Python looks for modules beside it only
-from scripts.llama_wheel import cache_dir  # noqa: E402  # see above
+from scripts import base_image  # noqa: E402  # a script's sys.path has only its own folder
+from scripts.llama_wheel import cache_dir  # noqa: E402  # as above
+from scripts.sbom import bill_of_materials  # noqa: E402  # as above
 
 TARGETS = ("control", "runner")
+"""The targets that are built if none are named."""
+CACHES = {"wheels": "wheels", "vulkan-cache": "vulkan", "cuda-cache": "cuda"}
+"""Folders of the cache by the stage of the Dockerfile that they replace."""
 _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One of the two builders. ``store`` is buildah's storage folder; None: its own."""
+    """docker or buildah. ``store`` is buildah's storage folder, None for its default."""
 
     name: str
     store: Path | None = None
 
     def prepare(self) -> None:
-        """Sees to it that the Dockerfile's base image is there; docker looks for it by itself."""
+        """Make sure that the base image exists; docker pulls it during the build."""
         if self.name == "buildah":
             base_image.provide(self._command())
 
@@ -56,13 +65,15 @@ class Engine:
         authority = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
         if authority:
             command += ["--secret", f"id=ca,src={authority}"]
-        wheels = cache_dir() / "wheels"
-        if wheels.is_dir():
-            command += ["--build-context", f"wheels={wheels}"]
+        if architectures := os.environ.get("CUDA_ARCHITECTURES"):
+            command += ["--build-arg", f"CUDA_ARCHITECTURES={architectures}"]
+        for stage, folder in CACHES.items():
+            if (cache_dir() / folder).is_dir():
+                command += ["--build-context", f"{stage}={cache_dir() / folder}"]
         _run([*command, str(ROOT)])
 
     def save(self, target: str, archive: Path) -> None:
-        """Writes the image as an OCI archive, moved into place when it is complete."""
+        """Write the image as an OCI archive, renamed into place when it is complete."""
         partial = archive.with_suffix(".partial")
         partial.unlink(missing_ok=True)
         if self.name == "buildah":
@@ -86,18 +97,18 @@ def tag(target: str) -> str:
 
 
 def find_engine() -> str:
-    """Raises SystemExit when neither builder is usable."""
+    """Return ``docker`` or ``buildah``. Raises SystemExit if this machine has neither."""
     if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
         return "docker"
     if shutil.which("buildah"):
         return "buildah"
     raise SystemExit(
-        "images are built with docker or buildah, and neither is here (on Debian: apt-get install buildah)"
+        "building images needs docker or buildah, and this machine has neither (Debian: apt-get install buildah)"
     )
 
 
 def unpacked(archive: Path) -> tuple[int, Counter[str]]:
-    """The uncompressed size of an OCI archive's files in bytes, and the same by top folders."""
+    """Return the uncompressed size of the files in an OCI archive in bytes, in total and by top-level folder."""
     sizes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, tarfile.open(archive) as outer:
         outer.extractall(folder, filter="data")
@@ -111,9 +122,9 @@ def unpacked(archive: Path) -> tuple[int, Counter[str]]:
 
 
 def account(archive: Path, name: str) -> list[str]:
-    """Lines for people: the uncompressed size of the image in the archive, and its five largest parts."""
+    """Return lines of text with the uncompressed size of the image in the archive and its five largest parts."""
     size, parts = unpacked(archive)
-    lines = [f"{archive}: {name}, {size / _MIB:.0f} MiB uncompressed; the largest parts:"]
+    lines = [f"{archive}: {name}, {size / _MIB:.0f} MiB uncompressed; largest parts:"]
     return lines + [f"  {amount / _MIB:6.1f} MiB  {part}" for part, amount in parts.most_common(5)]
 
 
@@ -130,10 +141,10 @@ def _run(command: Sequence[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Builds Corral's images as OCI archives.")
+    parser = argparse.ArgumentParser(description="Build Corral's images as OCI archives.")
     parser.add_argument("targets", nargs="*", default=TARGETS, metavar="TARGET")
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
-    parser.add_argument("--base", help="the base image, instead of the Dockerfile's")
+    parser.add_argument("--base", help="base image (default: the one in the Dockerfile)")
     parser.add_argument("--engine", choices=("docker", "buildah"))
     parser.add_argument("--store", type=Path, help="buildah's storage folder")
     options = parser.parse_args()
@@ -145,6 +156,8 @@ def main() -> None:
         archive = options.output / f"{target}.tar"
         engine.build(target, base=options.base)
         engine.save(target, archive)
+        bill = bill_of_materials(archive, tag(target))
+        archive.with_suffix(".cdx.json").write_text(json.dumps(bill, indent=1) + "\n")
         print("\n".join(account(archive, tag(target))), flush=True)
 
 

@@ -1,8 +1,7 @@
-"""One ``corral serve`` as a child process, and the events that it logs, for the programs that show or measure it.
+"""``corral serve`` as a child process, with the events of its log, for the demo and benchmarks.
 
-``corral serve`` writes one JSON object a line when its output is a pipe: ``{"ts", "event", "model", ...}``. A thread
-collects them, so the child never blocks on a full pipe, and others wait for the one they need. The child is ended with
-the context, whatever happened in it.
+If its output is a pipe, ``corral serve`` logs one JSON object per line: ``{"ts", "event", "model", ...}``. A thread
+collects them, so that the child never blocks on a full pipe. Leaving the context ends the child, also after an error.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from types import TracebackType
 STOP_TIMEOUT = 30.0
 
 
-class Ended(Exception):
-    """``corral serve`` ended although it was still needed; the text is the last that it said."""
+class ServeExited(Exception):
+    """``corral serve`` exited too early. The message is the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the log. ``at`` is Unix seconds; ``model`` is empty when the line is about none."""
+    """A line of the log. ``at`` is in Unix seconds; ``model`` is empty if the event concerns no model."""
 
     at: float
     name: str
@@ -36,7 +35,7 @@ class Event:
 
 
 def parse(line: str) -> Event | None:
-    """The line as an event; None when it is something else (a traceback, a library's warning)."""
+    """Parse a line of the log; None if it is not an event (a traceback, or a warning of a library)."""
     try:
         fields = json.loads(line)
         at = datetime.fromisoformat(fields["ts"]).timestamp()
@@ -46,7 +45,7 @@ def parse(line: str) -> Event | None:
 
 
 class Serving:
-    """``with Serving(["examples/smollm2.yaml"]) as serving``: ``serving.url`` answers when the block begins."""
+    """Context manager of one ``corral serve``: ``serving.url`` accepts requests within the block."""
 
     def __init__(self, files: Sequence[str], port: int = 0, *, environment: Mapping[str, str] | None = None) -> None:
         self._command = [sys.executable, "-m", "corral_server.local", "serve", *files]
@@ -65,7 +64,7 @@ class Serving:
         self._reader.start()
         try:
             listening = self.wait(lambda event: event.name == "listening" and not event.model, timeout=60)
-        except BaseException:  # Ctrl-C as well: ``__exit__`` is not called for a block that never began
+        except BaseException:  # KeyboardInterrupt as well: ``__exit__`` is not called if ``__enter__`` fails
             self.stop()
             raise
         self.url = f"http://127.0.0.1:{listening.fields['port']}"
@@ -77,29 +76,29 @@ class Serving:
         self.stop()
 
     def events(self, since: float = 0.0) -> list[Event]:
-        """What was logged at ``since`` (Unix seconds) or later, in order."""
+        """Return the events logged at ``since`` (Unix seconds) or later, in order."""
         with self._changed:
             return [event for event in self._events if event.at >= since]
 
     def wait(self, wanted: Callable[[Event], bool], *, timeout: float, since: float = 0.0) -> Event:
-        """The first event that is wanted, now or later. Raises Ended, or TimeoutError after ``timeout`` seconds."""
+        """Wait for the first matching event. Raises ServeExited, or TimeoutError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
                 if found := next((event for event in self.events(since) if wanted(event)), None):
                     return found
                 if not self._reader.is_alive():
-                    raise Ended("\n".join(self._other[-20:]) or "corral serve ended without a word")
+                    raise ServeExited("\n".join(self._other[-20:]) or "corral serve exited without output")
                 if (left := deadline - time.monotonic()) <= 0:
-                    raise TimeoutError(f"corral serve did not say what was waited for within {timeout:g} s")
+                    raise TimeoutError(f"corral serve did not log the expected event within {timeout:g} s")
                 self._changed.wait(min(left, 0.5))
 
     def forever(self) -> int:
-        """Waits until the child ends by itself; its exit status."""
+        """Wait until the child exits by itself; return its exit status."""
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ends the child: politely, then, after ``STOP_TIMEOUT`` seconds, by force."""
+        """Send SIGTERM to the child, and SIGKILL after ``STOP_TIMEOUT`` seconds."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:

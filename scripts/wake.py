@@ -1,7 +1,7 @@
-"""One request to a cold model, timed: where the seconds until its first token went.
+"""Duration of one request to a model that is not loaded, and its parts up to the first token.
 
-The client's own two moments (asked, first token) and three lines of ``corral serve``'s log cut the time into parts that
-add up to the whole. All clocks are this machine's.
+The client's times (request sent, first token) and three events of ``corral serve``'s log divide the duration into parts
+that add up to it. All clocks are this machine's.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import ollama
 from scripts.serving import Event, Serving
 
 STARTED, LOADING, LOADED = "started", "loading", "loaded"
-"""The log's events of a runner's way up: its process is there, it begins to load, it can answer."""
+"""Events of a starting runner: the process runs, loading begins, the model is loaded."""
 
 PARTS = {
-    "queue_s": "waiting in the gateway's queue until the planner starts a runner",
-    "process_start_s": "the runner's process: interpreter, imports, HTTP up",
+    "queue_s": "pending in the gateway's queue, until the planner starts a runner",
+    "process_start_s": "starting the runner process: interpreter, imports, HTTP server",
     "model_load_s": "loading the model",
-    "prefill_s": "reading the prompt, up to the first token",
+    "prefill_s": "prefill, up to the first token",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """One cold request. ``parts`` has PARTS' keys, in seconds; they add up to ``first_token_s``."""
+    """Result of one cold request. ``parts`` has the keys of PARTS, in seconds, and adds up to ``first_token_s``."""
 
     first_token_s: float
     parts: Mapping[str, float]
@@ -36,10 +36,13 @@ class Wake:
     tokens_per_second: float
 
 
-def wake(serving: Serving, model: str, prompt: str, *, told: Callable[[str], None], predict: int = 64) -> Wake:
-    """Asks a cold model; ``told`` gets the answer's pieces as they come. Raises ollama.ResponseError."""
+def wake(serving: Serving, model: str, prompt: str, *, on_text: Callable[[str], None], predict: int = 64) -> Wake:
+    """Send a request to a model that is not loaded; ``on_text`` receives the streamed text.
+
+    Raises ollama.ResponseError.
+    """
     client = ollama.Client(host=serving.url, timeout=300)
-    asked, first = time.time(), 0.0
+    sent_at, first = time.time(), 0.0
     answer = client.chat(
         model,
         [{"role": "user", "content": prompt}],
@@ -48,15 +51,15 @@ def wake(serving: Serving, model: str, prompt: str, *, told: Callable[[str], Non
     )
     for chunk in answer:
         first = first or time.time()
-        told(chunk.message.content or "")
-    parts = split(asked, first, serving.events(asked))
+        on_text(chunk.message.content or "")
+    parts = split(sent_at, first, serving.events(sent_at))
     tokens, spent = chunk.eval_count or 0, (chunk.eval_duration or 0) / 1e9
-    return Wake(first - asked, parts, time.time() - asked, tokens, tokens / spent if spent else 0.0)
+    return Wake(first - sent_at, parts, time.time() - sent_at, tokens, tokens / spent if spent else 0.0)
 
 
-def split(asked: float, first: float, events: list[Event]) -> dict[str, float]:
-    """Cuts the time from ``asked`` to ``first`` (Unix seconds) where the log says each part ended."""
-    moments = [asked]
+def split(sent_at: float, first: float, events: list[Event]) -> dict[str, float]:
+    """Divide the time from ``sent_at`` to ``first`` (Unix seconds) at the events of the log."""
+    moments = [sent_at]
     for name in (STARTED, LOADING, LOADED):
         at = next((event.at for event in events if event.name == name and event.model), moments[-1])
         moments.append(min(max(at, moments[-1]), first))
@@ -64,7 +67,7 @@ def split(asked: float, first: float, events: list[Event]) -> dict[str, float]:
 
 
 def unload(serving: Serving, model: str, *, timeout: float = 30.0) -> None:
-    """Sends the model to zero and waits until its runner is gone, so that the next request is a cold one."""
+    """Unload the model and wait until its runner has exited, so that the next request is a cold one."""
     client = ollama.Client(host=serving.url, timeout=timeout)
     since = time.time()
     client.generate(model, keep_alive=0)

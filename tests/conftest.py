@@ -1,8 +1,9 @@
-"""Says at the end of a whole run how long each level of test took, and which was not run and what it lacked.
+"""Report of the duration of each test level, and of the levels that were not run with the reason.
 
-A level that cannot run skips, with the reason from its own fixture. Where the machine is known to have all that the
-cluster level needs, CORRAL_REQUIRE_CLUSTER=1 turns each such skip into a failure, so that a level never goes missing
-unseen; CORRAL_REQUIRE_CLIENTS=1 does the same for the tests marked ``clients``.
+The report follows a run of the whole suite. The fixture of a level skips its tests where its requirements are missing.
+With CORRAL_REQUIRE_CLUSTER=1 such a skip is a failure for the levels 3 and 4, so that a missing level is noticed;
+CORRAL_REQUIRE_CLIENTS=1 does the same for the tests marked ``clients``, CORRAL_REQUIRE_VULKAN=1 for those marked
+``vulkan``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 @dataclass
 class Level:
-    """What became of one level's tests in this run."""
+    """Counts of one level's tests in this run."""
 
     title: str
     ran: int = 0
@@ -25,26 +26,27 @@ class Level:
     seconds: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def took(self) -> str:
+    def duration_line(self) -> str:
         return f"{self.seconds:7.1f} s  {self.title}: {self.ran} run"
 
-    def missing(self) -> str | None:
-        """One line on what was not run and why; None when all of it was."""
+    def missing_line(self) -> str | None:
+        """Return a line with what was not run and why, or None if all tests were run."""
         if self.skipped:
             count = sum(self.skipped.values())
             share = "not run" if not self.ran else f"{count} of {count + self.ran} tests not run"
             return f"{self.title}: {share}: {'; '.join(sorted(self.skipped))}"
         if self.deselected and not self.ran:
-            return f"{self.title}: not run: left out by the selection of this run ({self.deselected} tests)"
+            return f"{self.title}: not run: deselected ({self.deselected} tests)"
         return None if self.ran else f"{self.title}: not run: it has no test yet"
 
 
 _REQUIRED = {
     "clients": "CORRAL_REQUIRE_CLIENTS",
+    "vulkan": "CORRAL_REQUIRE_VULKAN",
     "cluster": "CORRAL_REQUIRE_CLUSTER",
     "node": "CORRAL_REQUIRE_CLUSTER",
 }
-"""Which setting says that a level must not be left out."""
+"""Setting that turns skipped tests of a level into failures."""
 _LEVELS = pytest.StashKey[dict[str, Level]]()
 
 
@@ -52,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEVELS] = {
         "values": Level("level 1, values"),
         "process": Level("level 2, processes"),
+        "vulkan": Level("level 2, GPUs, on Mesa's software device"),
         "clients": Level("level 2, clients that are built or have an environment of their own"),
         "cluster": Level("level 3, API server"),
         "node": Level("level 4, a real node with image and chart"),
@@ -60,7 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _name(item: pytest.Item) -> str:
     return next(
-        (marker for marker in ("node", "cluster", "clients", "process") if item.get_closest_marker(marker)), "values"
+        (marker for marker in ("node", "cluster", "clients", "vulkan", "process") if item.get_closest_marker(marker)),
+        "values",
     )
 
 
@@ -94,10 +98,10 @@ def _reason(report: pytest.TestReport) -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-        return  # somebody named some tests: they know what they left out
+        return  # tests were selected by name, so levels are missing on purpose
     levels = config.stash[_LEVELS].values()
-    _section(terminalreporter, "time by level", [level.took() for level in levels if level.ran])
-    _section(terminalreporter, "levels not run", [line for level in levels if (line := level.missing())])
+    _section(terminalreporter, "time by level", [level.duration_line() for level in levels if level.ran])
+    _section(terminalreporter, "levels not run", [line for level in levels if (line := level.missing_line())])
 
 
 def _section(reporter: pytest.TerminalReporter, title: str, lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The Helm chart's own documents: every value is described and checked, every right has a reason."""
+"""Helm chart: the schema and documentation of its values, and the reasons for its RBAC rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 PARTS = ("operator", "gateway")
 
-Right = tuple[str, str]
+Permission = tuple[str, str]
 """Resource and verb."""
 
 
@@ -28,9 +28,13 @@ def resolved(schema: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def uncovered(value: object, schema: Mapping[str, object], path: str = "") -> Iterator[str]:
-    """The values that the schema has no word for, and its words for which there is no value."""
+    """Yield the values that the schema lacks, and the properties of the schema that are no values."""
     properties = resolved(schema).get("properties")
-    if not isinstance(value, dict) or not isinstance(properties, dict) or path.endswith(".affinity"):
+    if (
+        not isinstance(value, dict)
+        or not isinstance(properties, dict)
+        or path.endswith((".affinity", ".namespaceSelector"))
+    ):
         return
     optional = {"global"} if not path else {"minAvailable", "claims"}
     yield from (f"{path}.{name}" for name in (value.keys() ^ properties.keys()) - optional)
@@ -39,7 +43,7 @@ def uncovered(value: object, schema: Mapping[str, object], path: str = "") -> It
 
 
 def open_objects(schema: object, path: str) -> Iterator[str]:
-    """Where the schema would let a misspelt key pass."""
+    """Yield the objects of the schema that accept unknown keys."""
     if isinstance(schema, dict):
         if schema.get("type") == "object" and schema.get("additionalProperties") in (None, True):
             yield path
@@ -47,17 +51,25 @@ def open_objects(schema: object, path: str) -> Iterator[str]:
             yield from open_objects(inner, f"{path}.{name}")
 
 
-def test_the_schema_knows_every_value_and_no_other() -> None:
+def test_the_schema_has_every_value_and_no_other() -> None:
     assert list(uncovered(VALUES, SCHEMA)) == []
 
 
-def test_the_schema_is_closed_at_every_level() -> None:
-    assert list(open_objects(SCHEMA, "")) == [".properties.global"]  # which Helm gives to subcharts
+def test_the_schema_rejects_unknown_keys_at_every_level() -> None:
+    profiles = ".properties.models.properties.profiles.items.properties.spec"
+    assert list(open_objects(SCHEMA, "")) == [
+        ".properties.global",  # which Helm gives to subcharts
+        profiles,  # which the gateway checks at its start, as the spec of a Model
+    ]
 
 
 def unknown(given: object, values: object, path: str = "") -> Iterator[str]:
-    """Keys that the chart has no value for; what is a map or a list of the user's own is left alone."""
-    if not isinstance(given, dict) or not isinstance(values, dict) or path.endswith(("labels", "annotations")):
+    """Yield keys that are no values of the chart; maps with keys of the user's choice are skipped."""
+    if (
+        not isinstance(given, dict)
+        or not isinstance(values, dict)
+        or path.endswith(("labels", "annotations", "Selector"))
+    ):
         return
     for name, inner in given.items():
         if name in values:
@@ -66,7 +78,7 @@ def unknown(given: object, values: object, path: str = "") -> Iterator[str]:
             yield f"{path}.{name}"
 
 
-def test_the_values_that_the_pages_show_are_the_charts() -> None:
+def test_the_values_in_the_documentation_exist() -> None:
     shown = 0
     for page in (ROOT / "docs").glob("*.md"):
         for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL):
@@ -78,16 +90,16 @@ def test_the_values_that_the_pages_show_are_the_charts() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_right_of_the_chart_has_its_reason_in_the_docs_and_no_other(part: str) -> None:
+def test_every_rbac_rule_of_the_chart_is_documented_and_no_other(part: str) -> None:
     assert documented(part) == granted(part)
 
 
-def granted(part: str) -> set[Right]:
-    """What the chart's roles allow."""
+def granted(part: str) -> set[Permission]:
+    """Return the permissions in the chart's roles."""
     helpers = (CHART / "templates/_helpers.tpl").read_text()
-    block = re.search(rf'define "corral\.{part}Rules" -}}}}\n(.*?){{{{- end', helpers, re.DOTALL)
-    assert block is not None
-    rules = yaml.safe_load(re.sub(r"^{{.*}}$", "", block[1], flags=re.MULTILINE))
+    rules = []
+    for block in re.findall(rf'define "corral\.{part}(?:Model)?Rules" -}}}}\n(.*?){{{{- end', helpers, re.DOTALL):
+        rules += yaml.safe_load(re.sub(r"^{{.*}}$", "", block, flags=re.MULTILINE))
     if part == "operator":
         roles = (CHART / "templates/rbac.yaml").read_text()
         for kind in ("ClusterRole", "Role"):
@@ -96,9 +108,9 @@ def granted(part: str) -> set[Right]:
     return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
 
 
-def documented(part: str) -> set[Right]:
+def documented(part: str) -> set[Permission]:
     section = (ROOT / "docs/rbac.md").read_text().split(f"## {part.capitalize()}\n")[1].split("\n## ")[0]
-    found: set[Right] = set()
+    found: set[Permission] = set()
     resource = ""
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

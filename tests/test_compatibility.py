@@ -11,7 +11,7 @@ import pytest
 
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
-from corral_server.runner.options import LOAD_OPTIONS, REQUEST_OPTIONS
+from corral_server.runner.chat.options import LOAD_OPTIONS, REQUEST_OPTIONS
 from tests.support.gateway import MemoryDirectory
 
 TESTS = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ NATIVE_FIELDS = [
 @functools.cache
 def names_in(path: str) -> frozenset[str]:
     tree = ast.parse((TESTS / path).read_text("utf-8"))
-    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 @pytest.mark.parametrize(("path", "name"), sorted(set(POINTER.findall(PAGE))))
@@ -72,12 +72,10 @@ def test_every_row_says_what_is_the_case_and_points_at_a_test() -> None:
         assert POINTER.search(row[2]), row
 
 
-def test_every_path_that_the_gateway_answers_is_on_the_page() -> None:
+async def test_every_path_that_the_gateway_answers_is_on_the_page() -> None:
     gateway = Gateway(MemoryDirectory(), GatewayConfig())
-    try:
-        paths = set(gateway._table())
-    finally:
-        gateway.close()
+    paths = gateway.paths
+    await gateway.close()
     named = " ".join(row[0] for row in BODY)
     assert [path for path in sorted(paths) if f"`{path}`" not in named] == []
 

@@ -1,4 +1,4 @@
-"""The programs under scripts/: what the demo and the measurement make of ``corral serve``'s log."""
+"""Programs of ``scripts/``: the demo, and the measurement of cold starts from the log of ``corral serve``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import base_image, images
-from scripts.demo import choose
+from scripts import base_image, chart_docs, images
+from scripts.demo import choose_port
 from scripts.serving import Event, parse
 from scripts.wake import LOADED, LOADING, PARTS, STARTED, split
 
@@ -31,11 +31,11 @@ def test_a_log_line_becomes_an_event() -> None:
 
 
 @pytest.mark.parametrize("line", ["Traceback (most recent call last):", "[]", "{}", '{"ts": 3, "event": "x"}', ""])
-def test_a_line_that_is_no_event_is_told_apart(line: str) -> None:
+def test_a_line_that_is_not_an_event_is_ignored(line: str) -> None:
     assert parse(line) is None
 
 
-def test_the_parts_of_a_wake_end_where_the_log_says() -> None:
+def test_the_parts_of_a_cold_start_end_at_the_events_of_the_log() -> None:
     events = [_event(10.1, STARTED), _event(10.5, LOADING), _event(12.0, LOADED)]
     assert list(split(10.0, 12.3, events).values()) == pytest.approx([0.1, 0.4, 1.5, 0.3])
 
@@ -43,18 +43,18 @@ def test_the_parts_of_a_wake_end_where_the_log_says() -> None:
 @pytest.mark.parametrize(
     "events", [[], [_event(10.5, LOADING)], [_event(9.0, STARTED), _event(99.0, LOADED)]], ids=["none", "some", "odd"]
 )
-def test_the_parts_of_a_wake_add_up_whatever_the_log_lacks(events: list[Event]) -> None:
+def test_the_parts_of_a_cold_start_add_up_with_missing_events(events: list[Event]) -> None:
     parts = split(10.0, 12.3, events)
     assert list(parts) == list(PARTS)
     assert min(parts.values()) >= 0
     assert sum(parts.values()) == pytest.approx(2.3)
 
 
-def test_the_demo_refuses_a_port_that_was_asked_for_and_is_taken() -> None:
+def test_the_demo_rejects_a_requested_port_that_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match=f"port {port} is taken"):
-            choose(port)
+        with pytest.raises(SystemExit, match=f"port {port} is in use"):
+            choose_port(port)
 
 
 def _tar(files: dict[str, bytes]) -> bytes:
@@ -67,7 +67,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_an_image_is_accounted_for_by_its_largest_parts(tmp_path: Path) -> None:
+def test_the_size_of_an_image_is_reported_by_its_largest_parts(tmp_path: Path) -> None:
     site = "opt/corral/lib/python3.11/site-packages"
     files = {f"{site}/numpy/a.so": 3 << 20, f"{site}/numpy/b/c.so": 1 << 20, f"{site}/one.py": 2 << 19}
     files |= {f"usr/lib/{letter}/x": (1 << 19) - index for index, letter in enumerate("abcd")}
@@ -83,12 +83,30 @@ def test_an_image_is_accounted_for_by_its_largest_parts(tmp_path: Path) -> None:
     ]
 
 
-def test_the_base_that_is_made_bears_the_dockerfiles_name() -> None:
+def test_a_chart_value_is_described_by_its_whole_comment() -> None:
+    values = """
+# A comment about the file.
+gateway:
+  # -- Number of replicas.
+  # Each has a queue.
+  replicas: 2
+  # an aside
+  resources:
+    # -- CPU and memory.
+    requests: {cpu: 1}
+"""
+    assert list(chart_docs.rows(values)) == [
+        ("gateway.replicas", 2, "Number of replicas. Each has a queue."),
+        ("gateway.resources.requests", {"cpu": 1}, "CPU and memory."),
+    ]
+
+
+def test_the_generated_base_image_has_the_name_in_the_dockerfile() -> None:
     assert re.findall(r"^ARG BASE=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE) == [base_image.BASE]
 
 
 @pytest.mark.process
-def test_the_demo_answers_and_shows_its_phases() -> None:
+def test_the_demo_answers_and_shows_the_parts_of_the_cold_start() -> None:
     ran = subprocess.run(
         [sys.executable, "scripts/demo.py", "--once", "--port", "0"],
         cwd=ROOT,
@@ -98,5 +116,14 @@ def test_the_demo_answers_and_shows_its_phases() -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "the first token after" in ran.stdout
+    assert "time to first token" in ran.stdout
     assert all(meaning in ran.stdout for meaning in PARTS.values())
+
+
+def test_the_gpu_benchmark_without_a_driver_says_so() -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("this machine has NVIDIA's driver")
+    command = [sys.executable, str(ROOT / "bench/gpu.py"), "."]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no NVIDIA GPU: libnvidia-ml.so.1 of NVIDIA's driver is not on this machine")

@@ -1,12 +1,14 @@
-"""Calls to the API server: objects go in and out as plain JSON, every call has a timeout.
+"""Kubernetes client with plain JSON objects, over the ``kubernetes`` package's aiohttp transport.
 
-Every failure is a KubeError (``errors``). A watch is given up when it is silent for longer than bookmarks take to come.
+- Every call has a timeout, and every failure is a KubeError (``errors``).
+- A watch ends when it is silent for longer than the interval of bookmarks.
+- An object that is nested too deep, or that ``trim`` cannot process, affects no other object of a list or a watch: a
+  value that is too deep is replaced (``bounded_json``), and an object that cannot be trimmed is left out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,50 +23,53 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
-from corral_core.jsonfields import Json, integer, mapping, objects, text
-from corral_kube.calls import UNREACHABLE, Calls
-from corral_kube.errors import Conflict, KubeError, NotFound, Unreachable, failure
+from corral_core.base.json_fields import JsonObject, get_int, get_object, get_objects, get_str
+from corral_kube.bounded_json import LineTooLong, decode, has_deep_value, read_lines
+from corral_kube.calls import UNREACHABLE, APICallMetrics
+from corral_kube.errors import APIServerUnreachable, Conflict, KubeError, NotFound, WriteNotAllowed, error_from_status
+from corral_kube.unreadable import key_of
+from corral_kube.yaml_json import encode
 
-TIMEOUT = 15.0
-"""Seconds that one call may take."""
+CALL_TIMEOUT = 15.0
+"""Seconds; the timeout of one call."""
 
-KEPT = 75.0
-"""Seconds for which an idle connection is kept; the API server closes it after 90."""
+IDLE_CONNECTION_TIMEOUT = 75.0
+"""Seconds after which an idle connection is closed; the API server closes it after 90."""
 
-KEEPING = 50.0
-"""Seconds between two requests whose only purpose is that the connection stays open."""
+KEEP_OPEN_INTERVAL = 50.0
+"""Seconds between two requests that only keep a connection open."""
 
 WATCH_SECONDS = 300
-SILENCE = 90.0
-"""A bookmark comes about once a minute."""
+WATCH_SILENCE_TIMEOUT = 90.0
+"""Seconds; the API server sends a bookmark about once a minute."""
 
-PAGE = 500
-"""Objects that are asked for at once: a list of everything in a large cluster would not fit into memory."""
+PAGE_SIZE = 500
+"""Objects per page of a list: all objects of a large cluster at once would not fit into memory."""
 
-Trim = Callable[[Json], Json]
-"""Makes of an object what is kept of it."""
+Transform = Callable[[JsonObject], JsonObject]
+"""Returns the part of an object that is kept, like client-go's ``cache.TransformFunc``."""
 
-_JSON, _APPLY = "application/json", "application/apply-patch+yaml"
+_JSON, _APPLY = "application/json", "application/apply-patch+yaml; charset=utf-8"
 
 
-def whole(item: Json) -> Json:
-    """The Trim that keeps everything."""
+def identity(item: JsonObject) -> JsonObject:
+    """Keep the whole object."""
     return item
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Everything of one kind, as of ``version``, from which a watch goes on."""
+class ObjectList:
+    """All objects of a list at resource version ``version``, from which a watch continues."""
 
-    items: Sequence[Json]
+    items: Sequence[JsonObject]
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How another client in this process reaches the same API server. Paths are files, empty when not used.
+    """Credentials for another client of the same API server in this process. Paths are files, empty if unused.
 
-    A pod's token is a file that the kubelet writes anew before it expires; ``token_path`` then names it.
+    ``token_path`` is the file of a pod's token, which the kubelet replaces before it expires.
     """
 
     server: str
@@ -76,68 +81,107 @@ class Credentials:
     insecure: bool
 
 
-class Kube:
-    """A connection to the API server. Made by ``connect``; ``close`` it in the end.
+class KubeClient:
+    """Client of one API server, created by ``connect``; call ``close`` when done.
 
-    ``manager`` is the field manager of everything that is written without another one.
+    ``manager`` is the default field manager of writes.
     """
 
-    def __init__(self, api: ApiClient, *, manager: str, token_path: str = "", calls: Calls | None = None) -> None:
+    def __init__(
+        self, api: ApiClient, *, manager: str, token_path: str = "", calls: APICallMetrics | None = None
+    ) -> None:
         self._api: Any = api  # the client's methods have no types
         self._manager = manager
         self._token_path = token_path
-        self.calls = calls or Calls()
+        self._write_time: Callable[[], float] | None = None
+        self.calls = calls or APICallMetrics()
 
-    async def get(self, path: str) -> Json:
+    def fenced(self, remaining: Callable[[], float]) -> KubeClient:
+        """Return a client with the same connections whose writes begin and end within ``remaining()`` seconds.
+
+        A write that would begin later raises WriteNotAllowed. One that has begun is given up at that moment. The API
+        server has the same limit for it, by the parameter ``timeout``, since it may not learn that the connection was
+        closed (kubernetes, apiserver/pkg/endpoints/filters/request_deadline.go).
+        """
+        client = KubeClient(self._api, manager=self._manager, token_path=self._token_path, calls=self.calls)
+        client._write_time = remaining
+        return client
+
+    async def get(self, path: str) -> JsonObject:
         return await self._call("GET", path)
 
-    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Trim = whole) -> Listing:
-        """Everything that the selectors select, by labels and by fields, as of one version."""
-        query = {"limit": str(PAGE), **_selected(selector, fields)}
-        items: list[Json] = []
+    async def list(self, path: str, *, selector: str = "", fields: str = "", trim: Transform = identity) -> ObjectList:
+        """List all objects that match the label and field selectors, page by page at one resource version."""
+        query = {"limit": str(PAGE_SIZE), **_selected(selector, fields)}
+        items: list[JsonObject] = []
+        keys: set[str] = set()
         while True:
-            answer = await self._call("GET", path, query=query)
-            items.extend(map(trim, objects(answer, "items")))
-            more = text(answer, "metadata", "continue")
+            response, deep = await self._exchange("GET", path, query=query)
+            page = get_objects(response, "items")
+            keys.update(map(key_of, page))
+            items += self._trimmed(path, page, trim=trim, deep=deep)
+            more = get_str(response, "metadata", "continue")
             if not more:
-                return Listing(items, text(answer, "metadata", "resourceVersion"))
+                self.calls.unreadable.keep(path, keys)
+                return ObjectList(items, get_str(response, "metadata", "resourceVersion"))
             query["continue"] = more
+
+    def _trimmed(self, path: str, page: Sequence[JsonObject], *, trim: Transform, deep: bool) -> Sequence[JsonObject]:
+        """Trim the objects of a page; one that cannot be trimmed is left out."""
+        trimmed: list[JsonObject] = []
+        for item in page:
+            self.calls.unreadable.set_deep(path, item, deep and has_deep_value(item))
+            with self.calls.unreadable.isolated(path, item):
+                trimmed.append(trim(item))
+        return trimmed
+
+    async def current_version(self, path: str, *, fields: str = "") -> str:
+        """Return the current resource version of a resource type; the API server reads it from etcd.
+
+        ``fields`` is the field selector by which the account may list, if it may not list everything.
+        """
+        query = {"limit": "1", **_selected("", fields)}
+        return get_str(await self._call("GET", path, query=query), "metadata", "resourceVersion")
 
     async def watch(
         self, path: str, version: str, *, selector: str = "", fields: str = ""
-    ) -> AsyncIterator[tuple[str, Json]]:
-        """``(ADDED | MODIFIED | DELETED | BOOKMARK, object)`` until the server ends the watch."""
+    ) -> AsyncIterator[tuple[str, JsonObject]]:
+        """Yield ``(ADDED | MODIFIED | DELETED | BOOKMARK, object)`` until the server ends the watch."""
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         query |= {"timeoutSeconds": str(WATCH_SECONDS), **_selected(selector, fields)}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=SILENCE)
-        answer = await self._request("GET", path, query=query, body=None, content=_JSON, timeout=timeout)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CALL_TIMEOUT, sock_read=WATCH_SILENCE_TIMEOUT)
+        response = await self._request("GET", path, query=query, body=None, content=_JSON, timeout=timeout)
         try:
-            if answer.status != 200:
-                raise _failed(answer.status, await answer.read(), f"watch of {path}")
-            async for line in answer.response.content:
-                yield _event(line, path)
+            if response.status != 200:
+                raise _failed(response.status, await response.read(), f"watch of {path}")
+            async for line in read_lines(response.response.content):
+                kind, item, deep = _event(line, path)
+                self.calls.unreadable.set_deep(path, item, deep and has_deep_value(item))
+                yield kind, item
+        except LineTooLong as error:
+            raise KubeError(f"watch of {path}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"watch of {path}: {error or type(error).__name__}") from error
+            raise APIServerUnreachable(f"watch of {path}: {error or type(error).__name__}") from error
         finally:
-            answer.response.close()
+            response.response.close()
 
-    async def apply(self, path: str, body: Json, *, manager: str = "", force: bool = True) -> Json:
-        """Server-side apply: the fields of ``body`` become the manager's, those it left out are given up.
+    async def apply(self, path: str, body: JsonObject, *, manager: str = "", force: bool = True) -> JsonObject:
+        """Apply server-side: the manager owns the fields of ``body`` and gives up those that it left out.
 
-        Without ``force`` a field that has another value by another manager raises Conflict.
+        Without ``force``, a field that another manager set to another value raises Conflict.
         """
         query = {"fieldManager": manager or self._manager, "force": "true" if force else "false"}
         return await self._call("PATCH", path, query=query, body=body, content=_APPLY)
 
-    async def create(self, path: str, body: Json) -> Json:
+    async def create(self, path: str, body: JsonObject) -> JsonObject:
         return await self._call("POST", path, query={"fieldManager": self._manager}, body=body)
 
-    async def replace(self, path: str, body: Json) -> Json:
-        """Raises Conflict unless ``body`` carries the resourceVersion of now."""
+    async def replace(self, path: str, body: JsonObject) -> JsonObject:
+        """Replace an object. Raises Conflict unless ``body`` has the current resourceVersion."""
         return await self._call("PUT", path, query={"fieldManager": self._manager}, body=body)
 
     async def delete(self, path: str, *, uid: str, grace: int | None = None) -> None:
-        """Deletes the object of this uid; ``grace`` is in seconds, 0 waits for no kubelet. Gone already is well too."""
+        """Delete the object with this uid if it exists; ``grace`` is in seconds, 0 does not wait for the kubelet."""
         body: dict[str, object] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         if grace is not None:
             body["gracePeriodSeconds"] = grace
@@ -147,14 +191,14 @@ class Kube:
             return
 
     async def keep_open(self) -> None:
-        """For ever: keeps one connection open while nothing is asked, so that what comes in haste finds it there.
+        """Keep one connection open until cancelled, so that an urgent request does not wait for a TLS handshake.
 
-        Setting up TLS would take longer than the request itself. Where the server is away nothing is lost by trying.
+        The handshake takes longer than the request itself. Failures are ignored: the next request reports them.
         """
         while True:
             with suppress(KubeError):
                 await self._call("GET", "/version")
-            await asyncio.sleep(KEEPING)
+            await asyncio.sleep(KEEP_OPEN_INTERVAL)
 
     async def credentials(self) -> Credentials:
         settings = self._api.configuration
@@ -164,7 +208,7 @@ class Kube:
             ca_path=settings.ssl_ca_cert or "",
             certificate_path=settings.cert_file or "",
             private_key_path=settings.key_file or "",
-            token=header.split()[-1] if header else "",  # the client puts "Bearer" before it, in either case
+            token=header.split()[-1] if header else "",  # the client prefixes "Bearer"
             token_path=self._token_path,
             insecure=not settings.verify_ssl,
         )
@@ -178,41 +222,67 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Json | None = None,
+        body: JsonObject | None = None,
         content: str = _JSON,
-    ) -> Json:
-        answer = await self._request(method, path, query=query or {}, body=body, content=content, timeout=TIMEOUT)
+    ) -> JsonObject:
+        return (await self._exchange(method, path, query=query, body=body, content=content))[0]
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: JsonObject | None = None,
+        content: str = _JSON,
+    ) -> tuple[JsonObject, bool]:
+        """Send a request; return the object in the response and whether a part of it was nested too deep."""
+        timeout = CALL_TIMEOUT
+        if method != "GET" and self._write_time is not None:
+            timeout = min(timeout, self._write_time())
+            if timeout <= 0:
+                raise WriteNotAllowed(f"{method} {path}: this process may not write any more")
+            query = {**(query or {}), "timeout": f"{timeout:.3f}s"}
+        response = await self._request(method, path, query=query or {}, body=body, content=content, timeout=timeout)
         try:
-            payload: bytes = await answer.read()
+            payload: bytes = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
-        if not 200 <= answer.status < 300:
-            raise _failed(answer.status, payload, f"{method} {path}")
-        return _object(payload)
+            raise APIServerUnreachable(f"{method} {path}: {error or type(error).__name__}") from error
+        if not 200 <= response.status < 300:
+            raise _failed(response.status, payload, f"{method} {path}")
+        return _decoded(payload, f"{method} {path}")
 
     async def _request(
-        self, method: str, path: str, *, query: Mapping[str, str], body: Json | None, content: str, timeout: object
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        body: JsonObject | None,
+        content: str,
+        timeout: object,
     ) -> Any:
         headers = {"Content-Type": content, "Accept": _JSON}
+        data = encode(body) if content == _APPLY else body
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + ("?" + urlencode(query) if query else "")
         began, code = time.perf_counter(), UNREACHABLE
         try:
-            answer = await self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=timeout
+            response = await self._api.rest_client.request(
+                method, url, headers=headers, body=data, _request_timeout=timeout
             )
-            code = str(answer.status)
-            return answer
+            code = str(response.status)
+            return response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise APIServerUnreachable(f"{method} {path}: {error or type(error).__name__}") from error
         finally:
-            self.calls.note(method, path, watch="watch" in query, code=code, seconds=time.perf_counter() - began)
+            self.calls.record(method, path, watch="watch" in query, code=code, seconds=time.perf_counter() - began)
 
 
-async def connect(kubeconfig: str | None, *, manager: str, calls: Calls | None = None) -> Kube:
-    """By the given kubeconfig, else as a pod does. Raises KubeError when there are no credentials.
+async def connect(kubeconfig: str | None, *, manager: str, calls: APICallMetrics | None = None) -> KubeClient:
+    """Connect with the given kubeconfig, else with the pod's service account. Raises KubeError without credentials.
 
-    ``calls`` counts for several connections of one process.
+    ``calls`` are metrics that several clients of one process share.
     """
     configuration = Configuration()
     loader: Any = _config  # its functions have no types
@@ -222,18 +292,18 @@ async def connect(kubeconfig: str | None, *, manager: str, calls: Calls | None =
         else:
             loader.load_incluster_config(client_configuration=configuration)
     except (_config.ConfigException, OSError) as error:
-        raise KubeError(f"no way to the API server (set KUBECONFIG, or run in a pod): {error}") from error
+        raise KubeError(f"no credentials for the API server (set KUBECONFIG or run in a pod): {error}") from error
     token_path = "" if kubeconfig else SERVICE_TOKEN_FILENAME
     api = ApiClient(configuration)
-    api.rest_client = _Patient(configuration)
-    return Kube(api, manager=manager, token_path=token_path, calls=calls)
+    api.rest_client = _KeepAliveRESTClient(configuration)
+    return KubeClient(api, manager=manager, token_path=token_path, calls=calls)
 
 
-class _Patient(RESTClientObject):
-    """Keeps idle connections for longer than aiohttp would."""
+class _KeepAliveRESTClient(RESTClientObject):
+    """Keeps idle connections longer than aiohttp's default."""
 
     def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, keepalive_timeout=KEPT)
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, keepalive_timeout=IDLE_CONNECTION_TIMEOUT)
 
 
 def _selected(selector: str, fields: str) -> dict[str, str]:
@@ -241,23 +311,36 @@ def _selected(selector: str, fields: str) -> dict[str, str]:
     return {name: text for name, text in given.items() if text}
 
 
-def _event(line: bytes, path: str) -> tuple[str, Json]:
-    event = _object(line)
-    kind, item = text(event, "type"), mapping(event, "object")
+def _event(line: bytes, path: str) -> tuple[str, JsonObject, bool]:
+    event, deep = _decoded(line, f"watch of {path}")
+    kind, item = get_str(event, "type"), get_object(event, "object")
     if kind == "ERROR" or not kind:
-        raise _failed(integer(item, "code"), line, f"watch of {path}")
-    return kind, item
+        raise _failed(get_int(item, "code"), line, f"watch of {path}")
+    return kind, item, deep
 
 
 def _failed(status: int, payload: bytes, call: str) -> KubeError:
-    answer = _object(payload)
-    said = text(answer, "message") or text(answer, "object", "message") or payload[:200].decode(errors="replace")
-    return failure(status, f"{call}: {status} {said}")
-
-
-def _object(payload: bytes) -> Json:
     try:
-        found = json.loads(payload) if payload else {}
+        response, _ = decode(payload)
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        response = None
+    message = get_str(response, "message") or get_str(response, "object", "message")
+    message = message or payload[:200].decode(errors="replace")
+    return error_from_status(status, f"{call}: {status} {message}", server_message=message)
+
+
+def _decoded(payload: bytes, call: str) -> tuple[JsonObject, bool]:
+    """Decode a response of success; an empty one reads as an empty object.
+
+    A response that is no JSON object comes from something between this process and the API server: it must not read as
+    a list without objects.
+    """
+    if not payload:
+        return {}, False
+    try:
+        value, deep = decode(payload)
+    except ValueError as error:
+        raise APIServerUnreachable(f"{call}: the response is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise APIServerUnreachable(f"{call}: the response is not a JSON object")
+    return value, deep

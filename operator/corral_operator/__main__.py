@@ -1,7 +1,7 @@
 """``python -m corral_operator``.
 
-As the first process of a container, it gets only the signals that it handles: SIGTERM has a handler before the imports,
-which take long enough for a pod to be told to end meanwhile. Those who drain set their own one later.
+The first process of a container receives only the signals for which it has a handler. The handler for SIGTERM is set
+before the imports, which take long enough for the pod to be terminated meanwhile; ``main`` replaces it.
 """
 
 import os
@@ -9,6 +9,6 @@ import signal
 
 signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
-from corral_operator.main import main  # noqa: E402  # see above
+from corral_operator.process.main import main  # noqa: E402  # see above
 
 main()

@@ -1,4 +1,4 @@
-"""The ``ollama`` command at a terminal or in a pipe, and what a person sees of it."""
+"""Running the ``ollama`` command at a terminal or in a pipe, and its visible output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from tests.local.served import START
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[⠀-⣿]|\r")
-"""What moves the cursor or turns the spinner."""
+"""Control sequences and the characters of the spinner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """``out`` and ``err`` without control characters; at a terminal all is in ``out``."""
+    """Output without control characters. At a terminal ``out`` has everything."""
 
     status: int
     out: str
@@ -26,31 +26,34 @@ class Said:
 
     @property
     def rows(self) -> list[list[str]]:
-        """The lines of a table; columns are two spaces apart, or a tab."""
+        """Return the rows of a table whose columns are separated by two spaces or a tab."""
         return [re.split(r"\s{2,}|\t", line.strip()) for line in self.out.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
+    """``timeout`` is in seconds."""
+
     program: Path
     url: str
     home: Path
+    timeout: float = START
 
     def __call__(self, *words: str, stdin: str = "") -> Said:
-        """Runs it to its end with ``stdin`` in a pipe."""
+        """Run it to its end with ``stdin`` in a pipe."""
         done = subprocess.run(
             [str(self.program), *words],
             env=self._environment(),
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=START,
+            timeout=self.timeout,
             check=False,
         )
         return Said(done.returncode, _CONTROL.sub("", done.stdout), _CONTROL.sub("", done.stderr))
 
     def typed(self, *words: str, lines: Sequence[str]) -> Said:
-        """Runs it at a terminal of its own; each line is typed once it has prompted for it."""
+        """Run it at a pseudo-terminal; each line is typed after a prompt."""
         here, there = pty.openpty()
         try:
             process = subprocess.Popen(
@@ -64,7 +67,7 @@ class Command:
                 seen += _until(here, ">>> ")
                 os.write(here, line.encode() + b"\r")
             seen += _until(here, None)
-            return Said(process.wait(START), _CONTROL.sub("", seen))
+            return Said(process.wait(self.timeout), _CONTROL.sub("", seen))
         finally:
             process.kill()
             process.wait()
@@ -76,12 +79,12 @@ class Command:
 
 
 def _until(terminal: int, prompt: str | None) -> str:
-    """What is shown up to the next prompt, or to the end; a process that hangs is ended by the test's time limit."""
+    """Read the output up to the next prompt or the end. The test's timeout ends a process that hangs."""
     seen = b""
     while prompt is None or prompt.encode() not in seen:
         try:
             piece = os.read(terminal, 4096)
-        except OSError:  # EIO: the other side is closed
+        except OSError:  # EIO: the process has closed the terminal
             break
         if not piece:
             break

@@ -1,6 +1,7 @@
-"""What ``test_litellm.py`` has litellm do, in the environment that has it: prints one JSON object of all answers.
+"""The calls of ``test_litellm.py``, run in the environment with litellm; prints one JSON object with all results.
 
-``python litellm_calls.py URL``. litellm wants another major version of ``openai`` than the other tests have.
+``python litellm_calls.py URL EXTRA``, the second a server with a reranker and a Model for images. litellm requires a
+different major version of ``openai`` than the other tests.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import litellm
 import openai
 
 WHERE, WEATHER = "Where is Rome?", "What is the weather in Rome?"
+RANKED = {"query": "q", "documents": ["hello", "The quick brown fox", "q"]}
+IMAGE = (  # 2 by 2 pixels
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGM4cYLhxAkACWYDIUK1MmAAAAAASUVORK5CYII="
+)
 PARIS = "What is the capital of France? Answer in one sentence."
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "", "parameters": SCHEMA}}
 
 
 def settings(provider: str, url: str, model: str) -> dict[str, Any]:
-    """``ollama_chat`` and ``ollama`` speak Ollama's API, ``openai`` OpenAI's, ``anthropic`` Anthropic's."""
+    """The providers ``ollama_chat`` and ``ollama`` use Ollama's API, ``openai`` OpenAI's, ``anthropic`` Anthropic's."""
     base = f"{url}/v1" if provider == "openai" else url
     return {"model": f"{provider}/{model}", "api_base": base, "api_key": "none", "timeout": 120}
 
@@ -68,7 +73,26 @@ def thought(url: str) -> list[str]:
     return [message.choices[0].message.reasoning_content, message.choices[0].message.content]
 
 
-def main(url: str) -> dict[str, Any]:
+def prompt_tokens(extra: str, provider: str) -> list[int] | str:
+    """Return the tokens of a prompt without and with an image, or the error where llama.cpp has no images."""
+    image = {"type": "image_url", "image_url": {"url": IMAGE}}
+    contents = [[{"type": "text", "text": WHERE}, *images] for images in ([], [image])]
+    where = settings(provider, extra, "seer") | {"max_tokens": 4}
+    try:
+        answers = [litellm.completion(**where, messages=[{"role": "user", "content": each}]) for each in contents]
+    except openai.OpenAIError as raised:
+        return str(raised)
+    return [answer.usage.prompt_tokens for answer in answers]
+
+
+def ranked(extra: str, provider: str) -> list[Any]:
+    """The documents are not returned to ``infinity``, which reads a string where Jina and Cohere have an object."""
+    where = settings(provider, extra, "ranker") | {"return_documents": provider != "infinity"}
+    answer = litellm.rerank(**where, query=RANKED["query"], documents=RANKED["documents"], top_n=2)
+    return list(answer.results)
+
+
+def main(url: str, extra: str) -> dict[str, Any]:
     litellm.suppress_debug_info = True
     providers = ("ollama_chat", "ollama", "openai", "anthropic")
     tools = ("ollama_chat", "openai", "anthropic")
@@ -84,9 +108,11 @@ def main(url: str) -> dict[str, Any]:
         },
         "thought": thought(url),
         "vectors": {provider: [entry["embedding"] for entry in data] for provider, data in vectors.items()},
+        "images": {provider: prompt_tokens(extra, provider) for provider in providers},
+        "ranks": {provider: ranked(extra, provider) for provider in ("jina_ai", "cohere", "infinity", "hosted_vllm")},
         "errors": {provider: error(url, provider) for provider in providers},
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    print(json.dumps(main(*sys.argv[1:])))

@@ -1,4 +1,4 @@
-"""One call of a client in each of its four ways: at once or asynchronous, whole or as a stream."""
+"""One client call in each of four modes: synchronous or asynchronous, whole or streamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 T = TypeVar("T")
 Ask = Callable[[Any, bool], Any]
-"""A call of a client's method; the two kinds of client have no type in common."""
+"""A call of a client's method; synchronous and asynchronous clients have no common type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ sync_and_async = pytest.mark.parametrize("asynchronous", [False, True], ids=["sy
 def parts(
     mode: Mode, kind: type[T], client: object, other: Callable[[], AbstractAsyncContextManager[Any]], ask: Ask
 ) -> Sequence[T]:
-    """What ``ask(client, stream)`` gets: the parts of a stream, or the whole in a list, each of them a ``kind``.
+    """Return the parts of the stream that ``ask(client, stream)`` returns, or the whole response in a list.
 
-    ``other`` makes a client of the asynchronous kind, for one call.
+    Each part must be a ``kind``. ``other`` creates an asynchronous client for one call.
     """
     if mode.asynchronous:
         found = asyncio.run(_awaited(mode, other, ask))
@@ -55,7 +55,7 @@ async def _awaited(mode: Mode, other: Callable[[], AbstractAsyncContextManager[A
 def answer(
     asynchronous: bool, client: object, other: Callable[[], AbstractAsyncContextManager[Any]], ask: Callable[[Any], Any]
 ) -> Any:
-    """What ``ask(client)`` gets of a client of this kind."""
+    """Return the result of ``ask`` with a synchronous or asynchronous client."""
 
     async def awaited() -> Any:
         async with other() as client:

@@ -1,7 +1,7 @@
 """The ``ollama`` command, compiled once from its Go module into the user's cache.
 
-It lies in ``$XDG_CACHE_HOME/corral/ollama/<version>-<key>/`` (``~/.cache`` without that variable); the key covers Go's
-own version. It appears there complete or not at all, and two builders at once take turns. It needs cgo, so a C++
+Its path is ``$XDG_CACHE_HOME/corral/ollama/<version>-<key>/`` (default ``~/.cache``); the key includes Go's version.
+The build is published by rename, and concurrent builds are serialized by a lock. It needs cgo and therefore a C++
 compiler.
 
 ``python -m tests.clients.ollama_program`` builds it and prints where it is.
@@ -19,8 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-VERSION = "v0.9.6"
-"""Later modules leave out headers that their own C++ code needs."""
+VERSION = "v0.34.2"
 MODULE = "github.com/ollama/ollama"
 _BUILD_TIMEOUT = 3600.0
 _GO_TIMEOUT = 60.0
@@ -28,18 +27,18 @@ Report = Callable[[str], None]
 
 
 class ProgramError(Exception):
-    """The command cannot be had on this machine; the text is one line that says what is missing."""
+    """The command cannot be built on this machine; the text is one line that names what is missing."""
 
 
 def program(report: Report | None = None) -> Path:
-    """The command, built first where it is not there yet. Raises ProgramError."""
+    """Return the path of the command; build it first if necessary. Raises ProgramError."""
     folder = _folder()
     built = folder / "ollama"
     if built.exists():
         return built
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # goes with the process that holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process exits
         if not built.exists():
             (report or (lambda line: None))(f"compiling ollama {VERSION} (once; about two minutes on two cores)")
             _build(built)
@@ -62,7 +61,7 @@ def _build(built: Path) -> None:
 
 
 def _go(*arguments: str, timeout: float, **environment: str) -> str:
-    """Standard output of the go command. Raises ProgramError."""
+    """Return the standard output of the go command. Raises ProgramError."""
     try:
         done = subprocess.run(
             ["go", *arguments],

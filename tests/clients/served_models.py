@@ -1,7 +1,7 @@
-"""The Models that the clients ask: one that chats, one that thinks and calls tools, one that embeds.
+"""The Models of the client tests: one for chats, one with thinking and tools, one for embeddings.
 
-The thinking one has the chatting one's weights and a template of its own with examples in it: so small a model thinks
-and calls when it is shown how, and without randomness it does so every time.
+The second has the weights of the first and its own template with examples: so small a model thinks and calls tools only
+when it is shown how; at temperature 0 it does so every time.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from pathlib import Path
 
 from tests.local.served import model_file
 from tests.support import minilm
+from tests.support.projectors import write_projector
+from tests.support.rerankers import write_qwen3
 
 CHATS, CLEVER, EMBEDS, COLD = "tiny", "clever", "minilm", "cold"
+SEES, RANKS = "seer", "ranker"
 SYSTEM = "You are a helpful assistant."
 STOP = "<stop>"
 LICENSE = "Apache License\nVersion 2.0"
@@ -51,7 +54,7 @@ TOOL: dict[str, object] = {"type": "function", "function": FUNCTION}
 
 
 def write_models(folder: Path) -> None:
-    """Their files. The test is skipped where a package with weights is not installed."""
+    """Write the Model files. The test is skipped if a package with weights is not installed."""
     common: dict[str, object] = {"contextLength": 1024, "parallel": 1, "parameters": {"temperature": 0}}
     weights = minilm.write_gguf(folder / "minilm.gguf")
     named = ["tiny", "smollm2:135m"]
@@ -60,3 +63,11 @@ def write_models(folder: Path) -> None:
     model_file(folder, CLEVER, **common | {"template": TEMPLATE, "license": LICENSE})
     model_file(folder, EMBEDS, source=weights.as_uri(), contextLength=512)
     model_file(folder, COLD)
+
+
+def write_extra_models(folder: Path) -> None:
+    """Write a reranker of random weights, and the Model for chats with a projector of random weights."""
+    model_file(folder, RANKS, source=write_qwen3(folder / "ranker.gguf").as_uri(), contextLength=256, parallel=1)
+    projector = write_projector(folder / "mmproj.gguf").as_uri()
+    parameters = {"temperature": 0, "num_predict": 8}
+    model_file(folder, SEES, projector=projector, contextLength=512, parameters=parameters)

@@ -1,4 +1,4 @@
-"""PyPI's ``anthropic``: messages, at once and asynchronous, whole and as a stream."""
+"""PyPI's ``anthropic``: messages, synchronous and asynchronous, whole and streamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOOL = {"name": "get_weather", "description": "The weather in a city", "input_sc
 
 
 class Both:
-    """The two kinds of client for one address."""
+    """A synchronous client and a factory of asynchronous ones for one address."""
 
     def __init__(self, url: str) -> None:
         self._settings: dict[str, Any] = {"base_url": url, "api_key": "none", "max_retries": 0, "timeout": START}
@@ -32,7 +32,7 @@ class Both:
         return answer(asynchronous, self.client, self.other, call)
 
     def message(self, mode: Mode, text: str, **arguments: object) -> Message:
-        """The whole message; of a stream, put together by the client out of its events."""
+        """Return the whole message, or the one that the client assembles from the events of a stream."""
         said = {"max_tokens": 40, "messages": [{"role": "user", "content": text}], **arguments}
 
         def at_once(client: Any) -> Any:
@@ -70,8 +70,16 @@ def test_a_message(both: Both, mode: Mode) -> None:
     assert said.usage.input_tokens > 0 < said.usage.output_tokens
 
 
+@sync_and_async
+def test_counted_tokens_are_those_of_the_message(both: Both, asynchronous: bool) -> None:
+    asked: dict[str, Any] = {"model": CLEVER, "messages": [{"role": "user", "content": WEATHER}], "tools": [TOOL]}
+    counted = both.ask(asynchronous, lambda client: client.messages.count_tokens(**asked))
+    said = both.message(Mode(False, False), "", max_tokens=1, **asked)
+    assert counted.input_tokens == said.usage.input_tokens > 20
+
+
 @every_mode
-def test_a_stop_sequence_is_told(both: Both, mode: Mode) -> None:
+def test_a_stop_sequence_is_reported(both: Both, mode: Mode) -> None:
     message = both.message(mode, "Count: one, two, three", model=CHATS, stop_sequences=["o", "e"])
     assert message.stop_reason == "stop_sequence"
     assert message.stop_sequence in ("o", "e")
@@ -95,12 +103,12 @@ def test_thinking_is_a_block_before_the_text(both: Both, mode: Mode) -> None:
 
 
 @every_mode
-def test_thinking_asked_of_a_model_that_does_not_think_is_left_out(both: Both, mode: Mode) -> None:
+def test_thinking_is_ignored_for_a_model_without_thinking(both: Both, mode: Mode) -> None:
     said = both.message(mode, "hi", model=CHATS, max_tokens=4, thinking={"type": "enabled", "budget_tokens": 1024})
     assert [block.type for block in said.content] == ["text"]
 
 
-def test_a_tools_result_is_answered(both: Both) -> None:
+def test_a_tool_result_is_used(both: Both) -> None:
     asked = both.message(Mode(False, False), WEATHER, model=CLEVER, tools=[TOOL])
     (call,) = asked.content
     assert call.type == "tool_use"
@@ -117,7 +125,7 @@ def test_a_tools_result_is_answered(both: Both) -> None:
 
 @sync_and_async
 def test_models(both: Both, asynchronous: bool) -> None:
-    """Its list of models is OpenAI's here, as with Ollama."""
+    """The list of models has OpenAI's format, as in Ollama."""
     listed = both.ask(asynchronous, lambda client: client.models.list())
     assert "tiny:latest" in {model.id for model in listed.data}
 

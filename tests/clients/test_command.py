@@ -1,4 +1,4 @@
-"""The ``ollama`` command against Corral: run, stop, ps, list, show, pull, as a person types them and sees them."""
+"""The ``ollama`` command with Corral: run, stop, ps, list, show and pull, and their output."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from tests.clients.command import Command
 from tests.clients.served_models import CHATS, CLEVER, COLD, EMBEDS, LICENSE, STOP, SYSTEM, TEMPLATE, WHERE
 from tests.local.served import START, Served
+from tests.support.ollama_registry import OllamaRegistry
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.process, pytest.mark.clients]
 
-MANAGED = "Error: models are managed as Model resources here: apply or delete a Model instead"
 NO_MANIFEST = "Error: pull model manifest: file does not exist"
-THOUGHT = "Thinking...\nRome is a city....done thinking.\n\nRome is in Italy."
+THOUGHT = "Thinking...\nRome is a city.\n...done thinking.\n\nRome is in Italy."
 
 
 def test_version(command: Command) -> None:
@@ -43,7 +43,7 @@ def test_run_answers_a_prompt(command: Command) -> None:
     assert (said.status, "Paris" in said.out) == (0, True)
 
 
-def test_run_answers_what_is_piped(command: Command) -> None:
+def test_run_answers_piped_input(command: Command) -> None:
     said = command("run", CLEVER, "--think=false", stdin="What is the capital of Italy?\n")
     assert (said.status, "Rome" in said.out) == (0, True)
 
@@ -58,18 +58,18 @@ def test_run_hides_thinking(command: Command) -> None:
     assert (said.status, said.out.strip()) == (0, "Rome is in Italy.")
 
 
-def test_run_on_a_model_that_does_not_think(command: Command) -> None:
+def test_run_on_a_model_without_thinking(command: Command) -> None:
     said = command("run", CHATS, "--think=true", "hi")
-    assert (said.status, said.err.strip()) == (1, 'Error: "tiny" does not support thinking')
+    assert (said.status, said.err.strip()) == (1, 'Error: 400 Bad Request: "tiny" does not support thinking')
 
 
-def test_run_keeps_to_a_format(command: Command) -> None:
-    said = command("run", CLEVER, "--think=false", "--format", "json", "Name a city, as JSON with the key city.")
+def test_run_with_a_format(command: Command) -> None:
+    said = command("run", CLEVER, "--think=false", "--format", "json", " Name a city, as JSON with the key city.")
     assert said.status == 0
     assert isinstance(json.loads(said.out), dict)
 
 
-def test_run_tells_how_long_it_took(command: Command) -> None:
+def test_run_verbose_prints_durations(command: Command) -> None:
     said = command("run", CLEVER, "--verbose", WHERE)
     told = [line.split(":")[0].strip(" \n\b") for line in said.err.splitlines() if ":" in line]
     assert told == [
@@ -84,17 +84,18 @@ def test_run_tells_how_long_it_took(command: Command) -> None:
     ]
 
 
-def test_run_without_a_prompt_loads_and_ps_shows_it_and_stop_unloads(command: Command) -> None:
+def test_run_without_a_prompt_ps_and_stop(command: Command) -> None:
     assert command("run", CHATS, "", "--keepalive", "10m").status == 0
     header, *rows = command("ps").rows
-    assert header == ["NAME", "ID", "SIZE", "PROCESSOR", "UNTIL"]
+    assert header == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
     (row,) = [row for row in rows if row[0] == "tiny:latest"]
-    assert (len(row[1]), row[3], row[4]) == (12, "100% CPU", "9 minutes from now")
+    assert (len(row[1]), row[3], row[5]) == (12, "100% CPU", "9 minutes from now")
+    assert int(row[4]) > 0
     assert command("stop", CHATS).status == 0
     until(lambda: "tiny:latest" not in command("ps").out, START)
 
 
-def test_a_model_that_stays_for_ever_is_shown_so(command: Command) -> None:
+def test_ps_shows_a_model_that_never_expires(command: Command) -> None:
     assert command("run", CHATS, "", "--keepalive", "-1m").status == 0
     (row,) = [row for row in command("ps").rows if row[0] == "tiny:latest"]
     assert row[-1] == "Forever"
@@ -129,7 +130,7 @@ def test_show(command: Command) -> None:
 @pytest.mark.parametrize(
     ("model", "capabilities"), [(CLEVER, ["completion", "tools", "thinking"]), (EMBEDS, ["embedding"])]
 )
-def test_show_tells_what_a_model_can_do(command: Command, model: str, capabilities: list[str]) -> None:
+def test_show_lists_capabilities(command: Command, model: str, capabilities: list[str]) -> None:
     rows = [row[0] for row in command("show", model).rows]
     start = rows.index("Capabilities") + 1
     assert rows[start : start + len(capabilities)] == capabilities
@@ -158,7 +159,7 @@ def test_show_as_a_modelfile(command: Command) -> None:
     assert "PARAMETER temperature 0" in lines
 
 
-def test_show_all_there_is(command: Command) -> None:
+def test_show_verbose(command: Command) -> None:
     assert command("run", CHATS, "", "--keepalive", "10m").status == 0
     rows = command("show", CHATS, "--verbose").rows
     assert ["tokenizer.ggml.tokens", "[<|endoftext|> ...+49151 more]"] in rows
@@ -186,20 +187,39 @@ def test_pull_of_a_models_name(command: Command, served: Served) -> None:
     assert "cold:latest" not in {model.model for model in served.client.ps().models}
 
 
-@pytest.mark.parametrize("words", [("pull", "nope"), ("run", "nope", "hi")])
-def test_an_unknown_name_is_looked_for_and_not_found(command: Command, words: tuple[str, ...]) -> None:
-    said = command(*words)
+@pytest.mark.parametrize("words", [("pull",), ("run", "hi")])
+def test_run_of_an_unknown_name_pulls_and_fails(
+    command: Command, registry: OllamaRegistry, words: tuple[str, ...]
+) -> None:
+    said = command(words[0], f"{registry.host}/library/nope", *words[1:])
     assert said.status == 1
     assert said.err.strip().splitlines()[-1] == NO_MANIFEST
 
 
-@pytest.mark.parametrize("words", [("cp", COLD, "new"), ("push", COLD), ("rm", COLD), ("create", "new")])
-def test_what_a_registry_does_is_refused_with_the_way_to_do_it(command: Command, words: tuple[str, ...]) -> None:
-    (command.home / "Modelfile").write_text(f"FROM {COLD}\n")
-    files = ("-f", str(command.home / "Modelfile")) if words[0] == "create" else ()
-    said = command(*words, *files)
+def test_create_copy_and_remove(command: Command) -> None:
+    modelfile = command.home / "Modelfile"
+    modelfile.write_text(f"FROM {CHATS}\nSYSTEM You are Mario.\nMESSAGE user Hello\nPARAMETER num_predict 3\n")
+    created = command("create", "mario", "-f", str(modelfile))
+    assert (created.status, created.err.split()[-1:]) == (0, ["success"]), created.err
+    assert command("cp", "mario", "luigi").out.strip() == "copied 'mario' to 'luigi'"
+    shown = command("show", "luigi", "--modelfile").out
+    assert "SYSTEM You are Mario." in shown
+    assert "MESSAGE user Hello" in shown
+    assert command("run", "luigi", "hi").status == 0
+    removed = command("rm", "mario", "luigi")
+    assert removed.out.splitlines() == ["deleted 'mario'", "deleted 'luigi'"]
+    assert "luigi:latest" not in command("list").out
+
+
+def test_a_model_of_a_file_is_not_removed(command: Command) -> None:
+    said = command("rm", COLD)
     assert said.status == 1
-    assert said.err.strip().splitlines()[-1] == MANAGED
+    assert "was not made by this API: change it where it is defined" in said.err
+
+
+def test_push_is_refused_for_want_of_an_account(command: Command) -> None:
+    said = command("push", COLD)
+    assert (said.status, said.err.strip().splitlines()[-1]) == (1, "Error: account unavailable")
 
 
 def test_a_chat_at_a_terminal(command: Command) -> None:

@@ -14,13 +14,15 @@ from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 from ollama import ResponseError
 
 from tests.clients.modes import Mode, every_mode, sync_and_async
-from tests.clients.served_models import CHATS, CLEVER, EMBEDS, SCHEMA, TOOL, WEATHER, WHERE
+from tests.clients.served_models import CHATS, CLEVER, EMBEDS, SCHEMA, SEES, TOOL, WEATHER, WHERE
 from tests.local.served import START, Served
 from tests.support import minilm
+from tests.support.pictures import encoded
+from tests.support.projectors import ROWS, require_mtmd
 
 pytestmark = [
     pytest.mark.process,
-    # its clients are closed by nobody: it offers no way to
+    # langchain-ollama has no way to close its clients
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
@@ -28,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def no_client_left_over() -> Iterator[None]:
-    """What nobody closed is collected here, and not in another module's test, where the warning is an error."""
+    """Collect unclosed clients here, and not in a test of another module, where the warning would be an error."""
     yield
     gc.collect()
 
@@ -44,7 +46,7 @@ def chat(served: Served, model: str, **fields: Any) -> ChatOllama:
 
 
 def answer(mode: Mode, model: Any, given: object) -> Any:
-    """The whole answer; of a stream, its chunks added up."""
+    """Return the whole response, or the sum of the chunks of a stream."""
 
     async def asynchronous() -> Any:
         if not mode.stream:
@@ -80,7 +82,7 @@ def test_a_tool_is_called(served: Served, mode: Mode) -> None:
     assert [(call["name"], call["args"]) for call in said.tool_calls] == [("get_weather", {"city": "Rome"})]
 
 
-def test_a_tools_result_is_answered(served: Served) -> None:
+def test_a_tool_result_is_used(served: Served) -> None:
     model = chat(served, CLEVER, reasoning=False)
     asked = model.bind_tools([TOOL]).invoke(WEATHER)
     result = ToolMessage("sunny", tool_call_id=asked.tool_calls[0]["id"], name="get_weather")
@@ -88,13 +90,13 @@ def test_a_tools_result_is_answered(served: Served) -> None:
 
 
 @every_mode
-def test_reasoning_is_told_apart(served: Served, mode: Mode) -> None:
+def test_reasoning_is_separated(served: Served, mode: Mode) -> None:
     said = answer(mode, chat(served, CLEVER, reasoning=True), WHERE)
     assert said.additional_kwargs["reasoning_content"] == "Rome is a city."
     assert said.content == "Rome is in Italy."
 
 
-def test_a_structured_answer(served: Served) -> None:
+def test_structured_output(served: Served) -> None:
     model = chat(served, CHATS).with_structured_output({"title": "place", **SCHEMA}, method="json_schema")
     found = model.invoke(WHERE)
     assert isinstance(found, dict)
@@ -112,7 +114,7 @@ def test_embeddings(served: Served, asynchronous: bool) -> None:
     model = OllamaEmbeddings(model=EMBEDS, base_url=served.url, client_kwargs={"timeout": START})
     texts = ["hello", "fox"]
     found = asyncio.run(model.aembed_documents(texts)) if asynchronous else model.embed_documents(texts)
-    assert float(np.asarray(found[0], np.float32) @ minilm.reference("hello")) > 0.9999
+    assert float(np.asarray(found[0], np.float32) @ minilm.reference_embedding("hello")) > 0.9999
     assert len(found) == 2
 
 
@@ -129,7 +131,27 @@ def test_errors(served: Served, asked: Callable[[Served], object], text: str) ->
         asked(served)
 
 
-def test_a_model_can_be_checked_for_when_the_client_is_made(served: Served) -> None:
+@every_mode
+def test_a_chat_with_an_image(extra: Served, mode: Mode) -> None:
+    require_mtmd()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded()}"}}
+    plain, seen = (
+        answer(mode, chat(extra, SEES, num_predict=4), [HumanMessage([{"type": "text", "text": WHERE}, *images])])
+        for images in ([], [image])
+    )
+    assert seen.usage_metadata["input_tokens"] >= plain.usage_metadata["input_tokens"] + ROWS
+
+
+def test_num_ctx_shortens_the_history(served: Served) -> None:
+    history = [message for _ in range(8) for message in (HumanMessage(WHERE), AIMessage("Rome is in Italy."))]
+    asked = [*history, HumanMessage(WHERE)]
+    whole, short = (chat(served, CHATS, num_predict=4, num_ctx=length).invoke(asked) for length in (1024, 96))
+    assert whole.usage_metadata
+    assert short.usage_metadata
+    assert short.usage_metadata["input_tokens"] <= 96 < whole.usage_metadata["input_tokens"]
+
+
+def test_the_client_can_validate_the_model_name(served: Served) -> None:
     chat(served, CHATS, validate_model_on_init=True)
     with pytest.raises(ValueError, match="nope"):
         chat(served, "nope", validate_model_on_init=True)

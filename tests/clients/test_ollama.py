@@ -1,20 +1,24 @@
-"""PyPI's ``ollama``: every method that concerns one Model, at once and asynchronous, whole and as a stream."""
+"""PyPI's ``ollama``: all methods for one Model, synchronous and asynchronous, whole and streamed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ollama
 import pytest
 
-from tests.clients.modes import Mode, answer, every_mode, parts, sync_and_async
+from tests.clients.modes import MODES, Mode, answer, every_mode, parts, sync_and_async
 from tests.clients.served_models import CHATS, CLEVER, COLD, EMBEDS, SCHEMA, SYSTEM, TOOL, WEATHER, WHERE
 from tests.local.served import START, Served
 from tests.support import minilm
+from tests.support.ollama_registry import OllamaRegistry
+from tests.support.tiny_model import write_tiny_model
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
@@ -96,7 +100,7 @@ def test_chat_calls_a_tool(served: Served, mode: Mode) -> None:
     assert found[-1].done_reason == "stop"
 
 
-def test_a_python_function_is_a_tool_and_its_result_is_answered(served: Served) -> None:
+def test_a_python_function_is_a_tool_and_its_result_is_used(served: Served) -> None:
     def get_weather(city: str) -> str:
         """The weather in a city.
 
@@ -116,14 +120,14 @@ def test_a_python_function_is_a_tool_and_its_result_is_answered(served: Served) 
 
 
 @every_mode
-def test_chat_tells_thinking_apart(served: Served, mode: Mode) -> None:
+def test_chat_separates_thinking(served: Served, mode: Mode) -> None:
     found = chat(served, mode, model=CLEVER, messages=user(WHERE), think=True, options={"num_predict": 40})
     assert "".join(part.message.thinking or "" for part in found) == "Rome is a city."
     assert "".join(part.message.content or "" for part in found) == "Rome is in Italy."
 
 
 @every_mode
-def test_generate_tells_thinking_apart(served: Served, mode: Mode) -> None:
+def test_generate_separates_thinking(served: Served, mode: Mode) -> None:
     found = generate(served, mode, model=CLEVER, prompt=WHERE, think=True, options={"num_predict": 40})
     assert "".join(part.thinking or "" for part in found) == "Rome is a city."
     assert "".join(part.response or "" for part in found) == "Rome is in Italy."
@@ -131,13 +135,13 @@ def test_generate_tells_thinking_apart(served: Served, mode: Mode) -> None:
 
 @pytest.mark.parametrize("think", [True, "high"])
 @every_mode
-def test_a_model_that_does_not_think_says_so(served: Served, mode: Mode, think: object) -> None:
+def test_think_on_a_model_without_thinking_is_refused(served: Served, mode: Mode, think: object) -> None:
     with pytest.raises(ollama.ResponseError) as error:
         chat(served, mode, model=CHATS, messages=user("hi"), think=think)
     assert (error.value.status_code, error.value.error) == (400, '"tiny" does not support thinking')
 
 
-def test_a_format_is_kept_to(served: Served) -> None:
+def test_a_format_is_enforced(served: Served) -> None:
     said = served.client.chat(CHATS, user(WEATHER), format=SCHEMA, options={"num_predict": 40})
     assert isinstance(json.loads(said.message.content or "")["city"], str)
 
@@ -151,7 +155,7 @@ def test_logprobs(served: Served, mode: Mode) -> None:
     assert all(token.logprob <= 0 and len(token.top_logprobs or []) == 2 for token in tokens)
 
 
-def test_the_context_of_an_answer_goes_on(served: Served) -> None:
+def test_context_continues_a_generation(served: Served) -> None:
     first = served.client.generate(CHATS, "My name is Bob.", options=OPTIONS)
     second = served.client.generate(CHATS, "What is my name?", options=OPTIONS, context=first.context)
     alone = served.client.generate(CHATS, "What is my name?", options=OPTIONS)
@@ -173,7 +177,7 @@ def test_embed(served: Served, asynchronous: bool) -> None:
     said = ask(served, asynchronous, lambda client: client.embed(EMBEDS, TEXTS))
     assert len(said.embeddings) == 2
     for vector, text in zip(said.embeddings, TEXTS, strict=True):
-        assert float(np.asarray(vector, np.float32) @ minilm.reference(text)) > 0.9999
+        assert float(np.asarray(vector, np.float32) @ minilm.reference_embedding(text)) > 0.9999
     assert said.model == EMBEDS
     short = ask(served, asynchronous, lambda client: client.embed(EMBEDS, "hello", dimensions=32))
     assert len(short.embeddings[0]) == 32
@@ -182,7 +186,7 @@ def test_embed(served: Served, asynchronous: bool) -> None:
 @sync_and_async
 def test_embeddings(served: Served, asynchronous: bool) -> None:
     said = ask(served, asynchronous, lambda client: client.embeddings(EMBEDS, "hello"))
-    assert float(np.asarray(said.embedding, np.float32) @ minilm.reference("hello")) > 0.9999
+    assert float(np.asarray(said.embedding, np.float32) @ minilm.reference_embedding("hello")) > 0.9999
 
 
 @sync_and_async
@@ -234,9 +238,9 @@ def test_pull_of_a_models_name(served: Served, mode: Mode) -> None:
 
 
 @every_mode
-def test_pull_of_an_unknown_name(served: Served, mode: Mode) -> None:
+def test_pull_of_an_unknown_name(served: Served, registry: OllamaRegistry, mode: Mode) -> None:
     with pytest.raises(ollama.ResponseError, match="pull model manifest: file does not exist"):
-        pull(served, mode, "nope")
+        pull(served, mode, f"{registry.host}/library/nope")
 
 
 @sync_and_async
@@ -283,9 +287,9 @@ def test_preload_and_unload(served: Served, asynchronous: bool) -> None:
             'option "num_ctx" must be of type integer',
         ),
         (
-            lambda client: client.create("new", from_=CHATS),
-            501,
-            "models are managed as Model resources here: apply or delete a Model instead",
+            lambda client: client.create("new", from_=CHATS, files={"/x.gguf": "sha256:" + "0" * 64}),
+            400,
+            "file path must be relative: /x.gguf",
         ),
     ],
 )
@@ -294,3 +298,38 @@ def test_errors(served: Served, asynchronous: bool, call: Callable[[Any], object
     with pytest.raises(ollama.ResponseError) as error:
         ask(served, asynchronous, call)
     assert (error.value.status_code, error.value.error) == (status, text)
+
+
+@sync_and_async
+def test_create_copy_and_delete(served: Served, asynchronous: bool) -> None:
+    made = ask(served, asynchronous, lambda client: client.create("made", from_=CHATS, system="Be brief."))
+    assert made.status == "success"
+    assert ask(served, asynchronous, lambda client: client.copy("made", "copied")).status == "success"
+    assert "SYSTEM Be brief." in (served.client.show("copied").modelfile or "")
+    assert ask(served, asynchronous, lambda client: client.delete("made")).status == "success"
+    assert ask(served, asynchronous, lambda client: client.delete("copied")).status == "success"
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        served.client.show("copied")
+
+
+@sync_and_async
+def test_create_of_an_uploaded_file(served: Served, asynchronous: bool, tmp_path: Path) -> None:
+    weights = write_tiny_model(tmp_path, seed=9)
+    digest = ask(served, asynchronous, lambda client: client.create_blob(weights))
+    assert digest == f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
+    files = {"tiny.gguf": digest}
+    assert ask(served, asynchronous, lambda client: client.create("bytes", files=files)).status == "success"
+    details = served.client.show("bytes").details
+    assert details
+    assert details.family == "llama"
+    served.client.delete("bytes")
+
+
+@every_mode
+def test_pull_of_a_new_name(served: Served, registry: OllamaRegistry, tmp_path: Path, mode: Mode) -> None:
+    model = f"new{MODES.index(mode)}"
+    registry.push(write_tiny_model(tmp_path, seed=10 + MODES.index(mode)).read_bytes(), model)
+    name = f"{registry.host}/library/{model}"
+    assert pull(served, mode, name)[-1].status == "success"
+    assert served.client.show(name).capabilities == ["completion"]
+    served.client.delete(name)

@@ -1,4 +1,4 @@
-"""PyPI's ``openai``: every method that concerns one Model, at once and asynchronous, whole and as a stream."""
+"""PyPI's ``openai``: all methods for one Model, synchronous and asynchronous, whole and streamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CITY = "What is the capital of France? Answer in one sentence."
 
 
 class Both:
-    """The two kinds of client for one address."""
+    """A synchronous client and a factory of asynchronous ones for one address."""
 
     def __init__(self, url: str) -> None:
         self._settings: dict[str, Any] = {
@@ -70,7 +70,7 @@ def both(served: Served) -> Iterator[Both]:
 
 
 def messages(found: Sequence[ChatCompletion | ChatCompletionChunk]) -> list[Any]:
-    """The messages, or the deltas of a stream."""
+    """Return the messages, or the deltas of a stream."""
     return [
         message
         for part in found
@@ -102,7 +102,7 @@ def test_chat(both: Both, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-def test_usage_comes_in_a_chunk_of_its_own(both: Both, asynchronous: bool) -> None:
+def test_usage_has_a_chunk_of_its_own(both: Both, asynchronous: bool) -> None:
     found = both.chat(
         Mode(asynchronous, stream=True), CITY, model=CHATS, max_tokens=4, stream_options={"include_usage": True}
     )
@@ -124,14 +124,14 @@ def test_chat_calls_a_tool(both: Both, mode: Mode) -> None:
 
 
 @every_mode
-def test_chat_tells_reasoning_apart(both: Both, mode: Mode) -> None:
+def test_chat_separates_reasoning(both: Both, mode: Mode) -> None:
     found = both.chat(mode, WHERE, model=CLEVER, reasoning_effort="high", max_tokens=40)
     assert text_of(found, "reasoning") == "Rome is a city."
     assert text_of(found) == "Rome is in Italy."
 
 
 @every_mode
-def test_a_schema_is_kept_to(both: Both, mode: Mode) -> None:
+def test_a_schema_is_enforced(both: Both, mode: Mode) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}
     found = both.chat(mode, WHERE, model=CHATS, response_format=wanted, max_tokens=40)
     assert isinstance(json.loads(text_of(found))["city"], str)
@@ -198,7 +198,7 @@ def test_embeddings(both: Both, asynchronous: bool, encoding: str) -> None:
     vector = said.data[0].embedding
     if encoding == "base64":
         vector = np.frombuffer(base64.b64decode(vector), "<f4")
-    assert float(np.asarray(vector, np.float32) @ minilm.reference("hello")) > 0.9999
+    assert float(np.asarray(vector, np.float32) @ minilm.reference_embedding("hello")) > 0.9999
 
 
 @sync_and_async

@@ -1,4 +1,4 @@
-"""What no client shows: the wire itself, and that a Model's names and requests share one runner."""
+"""The HTTP level that clients hide: headers, content types, timestamps; names that share one runner."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_content_type_authorization_and_query_are_ignored(http: httpx.Client) ->
         ("/v1/messages", True, "text/event-stream"),
     ],
 )
-def test_the_content_type_is_that_of_the_format(http: httpx.Client, path: str, stream: bool | None, kind: str) -> None:
+def test_the_content_type_matches_the_format(http: httpx.Client, path: str, stream: bool | None, kind: str) -> None:
     body = {"model": CHATS, **HELLO, "stream": stream, "max_tokens": 2, "options": FEW}
     assert http.post(path, json=body).headers["content-type"] == kind
 
 
-def test_times_are_utc_with_nanoseconds(http: httpx.Client) -> None:
+def test_timestamps_are_utc_with_nanoseconds(http: httpx.Client) -> None:
     said = http.post("/api/generate", json={"model": CHATS, "prompt": "hi", "stream": False, "options": FEW}).json()
     (tag, *_) = http.get("/api/tags").json()["models"]
     (running, *_) = http.get("/api/ps").json()["models"]
@@ -56,7 +56,7 @@ def test_times_are_utc_with_nanoseconds(http: httpx.Client) -> None:
         assert NANOSECONDS.fullmatch(time)
 
 
-def test_the_names_of_a_model_share_one_runner_and_unloading_one_unloads_it(http: httpx.Client, served: Served) -> None:
+def test_the_names_of_a_model_share_one_runner(http: httpx.Client, served: Served) -> None:
     before = None
     for name in ("tiny", "SmolLM2:135m"):
         said = http.post("/api/generate", json={"model": name, "prompt": "hi", "stream": False, "options": FEW}).json()
@@ -69,9 +69,7 @@ def test_the_names_of_a_model_share_one_runner_and_unloading_one_unloads_it(http
     until(lambda: "tiny:latest" not in [model["name"] for model in running(http)], START)
 
 
-def test_the_context_length_is_that_of_one_slot_and_load_options_do_not_reload(
-    http: httpx.Client, served: Served
-) -> None:
+def test_context_length_is_per_slot_and_load_options_do_not_reload(http: httpx.Client, served: Served) -> None:
     """The Model has four slots."""
     loaded: list[list[int]] = []
     for options in (FEW, FEW | {"num_ctx": 512, "num_batch": 64}, FEW | {"temperature": 0.5}):
@@ -82,7 +80,7 @@ def test_the_context_length_is_that_of_one_slot_and_load_options_do_not_reload(
     assert loaded[0] == loaded[1] == loaded[2]
 
 
-def test_a_loaded_model_stays_as_long_as_a_request_said_through_plain_requests(http: httpx.Client) -> None:
+def test_keep_alive_is_sticky_across_apis(http: httpx.Client) -> None:
     http.post("/api/generate", json={"model": CHATS, "keep_alive": -1})
     http.post("/api/chat", json={"model": CHATS, **HELLO, "options": FEW})
     http.post("/v1/chat/completions", json={"model": CHATS, **HELLO, "max_tokens": 2})
@@ -91,7 +89,7 @@ def test_a_loaded_model_stays_as_long_as_a_request_said_through_plain_requests(h
     http.post("/api/generate", json={"model": CHATS, "keep_alive": "5m"})
 
 
-def test_the_prompt_alone(http: httpx.Client) -> None:
+def test_debug_render_only(http: httpx.Client) -> None:
     body = {"model": CHATS, **HELLO, "_debug_render_only": True, "stream": False}
     said = http.post("/api/chat", json=body).json()
     assert SYSTEM in said["_debug_info"]["rendered_template"]
@@ -105,13 +103,13 @@ def test_the_prompt_alone(http: httpx.Client) -> None:
         ("/v1/messages", {"metadata": {"user_id": "a"}, "service_tier": "auto"}),
     ],
 )
-def test_what_is_ignored_does_no_harm(http: httpx.Client, path: str, ignored: dict[str, object]) -> None:
+def test_ignored_fields_are_accepted(http: httpx.Client, path: str, ignored: dict[str, object]) -> None:
     body = {"model": CHATS, **HELLO, "max_tokens": 2, "max_output_tokens": 2, **ignored}
     answer = http.post(path, json=body, headers={"anthropic-version": "2023-06-01", "x-api-key": "none"})
     assert answer.status_code == 200
 
 
-def test_an_embedding_model_is_loaded_by_an_embed_request_without_input(http: httpx.Client) -> None:
+def test_an_embed_request_without_input_loads_the_model(http: httpx.Client) -> None:
     assert http.post("/api/embed", json={"model": EMBEDS}).json() == {"model": EMBEDS, "embeddings": []}
     assert http.post("/api/embeddings", json={"model": EMBEDS}).json() == {"embedding": []}
 

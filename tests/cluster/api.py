@@ -1,6 +1,6 @@
-"""A small client of the Kubernetes API for the tests: JSON in, JSON out, no client library's opinions between.
+"""Small client of the Kubernetes API for the tests: JSON in and out, without a client library.
 
-It takes any kubeconfig whose user is a token or a client certificate. Every request has a timeout.
+It accepts any kubeconfig whose user has a token or a client certificate. Every request has a timeout.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlencode, urlsplit
 
+from corral_kube.bounded_json import decode
+
 Object = dict[str, object]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
@@ -27,7 +29,7 @@ _WATCH_SECONDS = 240
 
 
 class ApiError(Exception):
-    """An answer other than 2xx. ``status`` is its code, the text the server's message."""
+    """A response other than 2xx, with its status code and the server's message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -35,11 +37,11 @@ class ApiError(Exception):
 
 
 class Gone(Exception):
-    """The watch cannot go on from where it was: list again."""
+    """The resource version of a watch has expired; list again."""
 
 
 class Api:
-    """Requests to one API server. Safe for several threads: every request has a connection of its own."""
+    """Client of one API server. Thread-safe: every request has its own connection."""
 
     def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
         view = ("config", "view", "--raw", "--minify", "--flatten", "-o", "json")
@@ -55,7 +57,7 @@ class Api:
         return self.request("GET", path, query=query)
 
     def find(self, path: str) -> Object | None:
-        """The object, or None when there is none."""
+        """Return the object, None if it does not exist."""
         try:
             return self.get(path)
         except ApiError as error:
@@ -70,11 +72,11 @@ class Api:
         return self.request("POST", path, body=body)
 
     def patch(self, path: str, body: Mapping[str, object]) -> Object:
-        """A JSON merge patch."""
+        """Apply a JSON merge patch."""
         return self.request("PATCH", path, body=body, content=MERGE)
 
     def delete(self, path: str, **options: object) -> None:
-        """Deletes; not there already is well too. ``options`` are those of DeleteOptions."""
+        """Delete the object if it exists; ``options`` are those of DeleteOptions."""
         try:
             self.request("DELETE", path, body={"kind": "DeleteOptions", "apiVersion": "v1", **options})
         except ApiError as error:
@@ -90,13 +92,13 @@ class Api:
         query: Mapping[str, str] | None = None,
         content: str = "application/json",
     ) -> Object:
-        """One request. Raises ApiError, or OSError when the server cannot be reached."""
+        """Send one request. Raises ApiError, or OSError when the server is unreachable."""
         with self._connected(method, path) as connection:
             return self._exchange(connection, method, path, body=body, query=query or {}, content=content)
 
     @contextmanager
     def prepared_patch(self, path: str, body: Mapping[str, object]) -> Iterator[Callable[[], Object]]:
-        """A merge patch that goes at once when it is called: its connection is open already."""
+        """Yield a function that sends a merge patch on a connection that is open already."""
         with self._connected("PATCH", path) as connection:
             connection.connect()
             yield lambda: self._exchange(connection, "PATCH", path, body=body, query={}, content=MERGE)
@@ -118,7 +120,7 @@ class Api:
         payload = response.read()
         if response.status >= 300:
             raise ApiError(response.status, _message(payload))
-        return cast("Object", json.loads(payload or b"{}"))
+        return cast("Object", decode(payload or b"{}")[0])
 
     @contextmanager
     def _connected(self, method: str, path: str) -> Iterator[http.client.HTTPSConnection]:
@@ -131,9 +133,9 @@ class Api:
             connection.close()
 
     def watch(self, path: str, version: str, **query: str) -> Iterator[tuple[str, Object]]:
-        """``(ADDED | MODIFIED | DELETED, object)`` from a resource version on, until the server ends the watch.
+        """Yield ``(ADDED | MODIFIED | DELETED, object)`` from a resource version on, until the server ends the watch.
 
-        Raises Gone, or OSError when the server cannot be reached or goes away.
+        Raises Gone, or OSError when the server is unreachable.
         """
         options = {"watch": "1", "resourceVersion": version, "timeoutSeconds": str(_WATCH_SECONDS), **query}
         connection = self._connection(_WATCH_SECONDS + _TIMEOUT)
@@ -157,7 +159,7 @@ class Api:
 
 
 def _message(payload: bytes) -> str:
-    """What an error says: a Status object's message, or plain text."""
+    """Return the message of an error: that of a Status object, or plain text."""
     try:
         return str(json.loads(payload)["message"])
     except (ValueError, KeyError, TypeError):
@@ -179,7 +181,7 @@ def _tls(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def at(value: object, *path: str | int) -> object:
-    """What lies at ``path`` in a JSON value; None where any step of it is missing."""
+    """Return what is at ``path`` in a JSON value; None if any step is missing."""
     for step in path:
         if isinstance(step, str) and isinstance(value, dict):
             value = value.get(step)
@@ -191,7 +193,7 @@ def at(value: object, *path: str | int) -> object:
 
 
 def condition(resource: Object | None, kind: str) -> Object:
-    """The condition of this type in a resource's status; empty when there is none."""
+    """Return the condition of this type in a resource's status; empty if it has none."""
     conditions = at(resource, "status", "conditions")
     listed = conditions if isinstance(conditions, list) else []
     return next((item for item in listed if isinstance(item, dict) and item.get("type") == kind), {})

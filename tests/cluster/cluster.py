@@ -1,7 +1,7 @@
-"""The cluster that the tests of this level run on: its own, or an existing one that CORRAL_TEST_KUBECONFIG names.
+"""Cluster of the tests of this level: one that they start, or an existing one that CORRAL_TEST_KUBECONFIG names.
 
-A person's KUBECONFIG is never looked at. On an existing cluster the tests make namespaces and simulated nodes of their
-own and delete them again; the Model CRD is applied there and stays.
+The user's KUBECONFIG is never read. On an existing cluster the tests create namespaces and simulated nodes and delete
+them afterwards; the Model CRD is applied there and stays.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.api import MODELS, Api, at, condition
-from tests.cluster.children import Child
+from tests.cluster.child_processes import Child
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.kwok import Nodes
+from tests.cluster.simulated_nodes import SimulatedNodes
 from tests.cluster.workspace import Workspace
 from tests.support.waiting import until
 
@@ -27,13 +27,13 @@ EXISTING = "CORRAL_TEST_KUBECONFIG"
 
 @dataclass
 class Cluster:
-    """What tests need of it. ``control_plane`` is None on an existing cluster; ``children`` are for the logs."""
+    """``control_plane`` is None on an existing cluster; ``children`` are the processes whose logs a failure shows."""
 
     kubeconfig: Path
     programs: Path
     workspace: Workspace
     api: Api
-    nodes: Nodes
+    nodes: SimulatedNodes
     control_plane: ControlPlane | None
     children: list[Callable[[], list[Child]]] = field(default_factory=list)
     namespaces: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Cluster:
     def kubectl(
         self, *arguments: str, input: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Runs kubectl as the administrator. Raises AssertionError with its words when it fails and ``check`` is on."""
+        """Run kubectl as the administrator; with ``check`` a failure raises AssertionError with the error output."""
         command = [str(self.programs / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
         done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0 or not check, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"
@@ -49,7 +49,7 @@ class Cluster:
 
     @contextmanager
     def namespace(self) -> Iterator[str]:
-        """A namespace in which pods can be made; at the end its Models are gone and it goes."""
+        """Create a namespace in which pods can be created; at the end delete its Models and the namespace."""
         name = f"test-{uuid.uuid4().hex[:8]}"
         self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
         self.namespaces.append(name)
@@ -74,31 +74,36 @@ class Cluster:
 
 
 @contextmanager
-def open_cluster(programs: Path, *, watched_users: Sequence[str] = ()) -> Iterator[Cluster]:
-    """A cluster with the Model CRD and one large simulated node; everything ended and given back after.
+def open_cluster(programs: Path, *, audited_users: Sequence[str] = ()) -> Iterator[Cluster]:
+    """Yield a cluster with the Model CRD and one large simulated node; everything is removed afterwards.
 
-    ``watched_users`` are further administrators, whose requests the own API server writes to its audit log.
+    ``audited_users`` are further administrators, whose requests a started API server writes to its audit log.
     """
     with ExitStack() as stack:
         workspace = stack.enter_context(Workspace())
         existing = os.environ.get(EXISTING)
-        users = dict.fromkeys(watched_users, "system:masters")
+        users = dict.fromkeys(audited_users, "system:masters")
         folder = workspace.folder / "control-plane"
-        control_plane = None if existing else ControlPlane(programs, folder, users=users, audited=watched_users)
+        control_plane = None if existing else ControlPlane(programs, folder, users=users, audited=audited_users)
         if control_plane is not None:
             stack.callback(control_plane.stop)
             control_plane.start()
         kubeconfig = control_plane.kubeconfig if control_plane else Path(existing or "")
         api = Api(programs / "kubectl", kubeconfig)
-        nodes = Nodes(api, programs=programs, kubeconfig=kubeconfig, folder=workspace.folder)
+        nodes = SimulatedNodes(api, programs=programs, kubeconfig=kubeconfig, folder=workspace.folder)
         cluster = Cluster(kubeconfig, programs, workspace, api, nodes, control_plane)
         stack.callback(cluster.close)
-        cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
-        until(lambda: _established(api), 30, what="the CRD's establishment", interval=0.05)
+        apply_crds(cluster)
         if control_plane is not None:
             control_plane.start_controllers()
         nodes.add("corral-test-node")
         yield cluster
+
+
+def apply_crds(cluster: Cluster) -> None:
+    """Apply the Model CRD and wait until the API server serves it."""
+    cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
+    until(lambda: _established(cluster.api), 30, what="the CRD's establishment", interval=0.05)
 
 
 def _established(api: Api) -> bool:

@@ -1,14 +1,17 @@
 """Fixtures of the tests on a real Kubernetes API server.
 
-``cluster`` (one for the whole run): ``cluster.kubeconfig``, ``cluster.kubectl(...)``, ``cluster.api``, with the Model
-CRD and a simulated node. ``namespace``: a new one for the test. ``stand_in``: runner pods that carry the annotation
-``test.corral.dev/runner`` get a real runner process (standin.py). ``corral``: operator and gateway as real processes
-that look at the test's namespace alone, and what tests ask about Models (processes.py).
+- ``cluster`` (one for the whole run): ``kubeconfig``, ``kubectl(...)`` and ``api``, with the Model CRD and a simulated
+  node.
+- ``namespace``: a new namespace for the test.
+- ``helm``: the helm program, see ``helm.py``.
+- ``fake_kubelet``: runs a real runner process for each runner pod with the annotation ``test.corral.dev/runner``.
+- ``corral``: operator and gateway as real processes that watch the test's namespace alone, and queries about Models
+  (``installation``).
 
-Run them with ``pytest tests/cluster``; the Kubernetes programs are compiled first (``python -m tests.cluster.tools``
-does it apart). Where Go or something else is missing they are skipped with the reason, or fail with it when
-CORRAL_REQUIRE_CLUSTER=1. CORRAL_TEST_KUBECONFIG=FILE takes an existing cluster instead of the own one.
-The logs of every process are shown when a test fails.
+Run them with ``pytest tests/cluster``. The Kubernetes programs are compiled first, as with ``python -m
+tests.cluster.tools``. Without Go or another requirement the tests are skipped with the reason, or fail with it if
+CORRAL_REQUIRE_CLUSTER=1. CORRAL_TEST_KUBECONFIG=FILE uses an existing cluster. A failed test shows the logs of every
+process.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ import pytest
 
 from tests.cluster import control_plane
 from tests.cluster.cluster import EXISTING, Cluster, open_cluster
-from tests.cluster.processes import Installation, installation
-from tests.cluster.standin import StandIn
+from tests.cluster.fake_kubelet import FakeKubelet
+from tests.cluster.helm import Helm, helm_in
+from tests.cluster.installation import Installation, installation
 from tests.cluster.tools import CONTROL_PLANE, ToolsError, programs
 
 _PROGRAMS = pytest.StashKey[Path]()
@@ -33,7 +37,7 @@ _CLUSTER = pytest.StashKey[Cluster]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compiles the programs before the first test, so that no test's time limit covers it."""
+    """Compile the programs before the first test, outside the time limit of any test."""
     if session.config.option.collectonly or not any(item.get_closest_marker("cluster") for item in session.items):
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
@@ -49,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     missing = pytestconfig.stash.get(_MISSING, None) or control_plane.missing()
     if missing is not None:
-        _cannot(missing)
+        _unavailable(missing)
     with open_cluster(pytestconfig.stash[_PROGRAMS]) as opened:
         pytestconfig.stash[_CLUSTER] = opened
         yield opened
@@ -57,9 +61,9 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 
 @pytest.fixture
 def own_control_plane(cluster: Cluster) -> control_plane.ControlPlane:
-    """For tests that stop parts of the control plane: never those of an existing cluster."""
+    """Return the started control plane, for tests that stop parts of it; skip on an existing cluster."""
     if cluster.control_plane is None:
-        pytest.skip(f"the cluster is {EXISTING}'s, whose API server is left alone")
+        pytest.skip(f"the API server of the cluster of {EXISTING} must not be stopped")
     return cluster.control_plane
 
 
@@ -69,27 +73,32 @@ def namespace(cluster: Cluster) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture
+def helm(cluster: Cluster, tmp_path: Path) -> Helm:
+    return helm_in(cluster, tmp_path)
+
+
 @pytest.fixture(scope="session")
-def stand_in(cluster: Cluster) -> Iterator[StandIn]:
+def fake_kubelet(cluster: Cluster) -> Iterator[FakeKubelet]:
     if os.geteuid() != 0:
-        _cannot("setting an address for the runner processes needs root")
+        _unavailable("adding an address for the runner processes needs root")
     if shutil.which("ip") is None:
-        _cannot("ip is not installed (package iproute2)")
-    standing = StandIn(cluster.api, cluster.workspace)
-    yield standing
-    standing.stop()
+        _unavailable("ip is not installed (package iproute2)")
+    kubelet = FakeKubelet(cluster.api, cluster.workspace)
+    yield kubelet
+    kubelet.stop()
 
 
 @pytest.fixture
-def corral(cluster: Cluster, namespace: str, stand_in: StandIn) -> Iterator[Installation]:
-    """Processes of Corral for the test's namespace, none started yet."""
-    with installation(cluster, namespace, runners=lambda: stand_in.children(namespace)) as installed:
+def corral(cluster: Cluster, namespace: str, fake_kubelet: FakeKubelet) -> Iterator[Installation]:
+    """Yield an installation for the test's namespace, with no process started yet."""
+    with installation(cluster, namespace, runners=lambda: fake_kubelet.children(namespace)) as installed:
         yield installed
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds the end of every process's log to the report of a test that failed."""
+    """Add the end of every process's log to the report of a failed test."""
     report = yield
     cluster = item.config.stash.get(_CLUSTER, None)
     if report.failed and cluster is not None:
@@ -99,7 +108,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def _cannot(reason: str) -> NoReturn:
+def _unavailable(reason: str) -> NoReturn:
     if os.environ.get("CORRAL_REQUIRE_CLUSTER") == "1":
         pytest.fail(f"CORRAL_REQUIRE_CLUSTER=1, but {reason}", pytrace=False)
-    pytest.skip(f"no Kubernetes API server here: {reason}")
+    pytest.skip(f"no Kubernetes API server on this machine: {reason}")

@@ -1,8 +1,8 @@
-"""A Kubernetes control plane of child processes: etcd, API server, controllers and scheduler.
+"""Kubernetes control plane of child processes: etcd, API server, controller manager and scheduler.
 
-Everything it writes lies in one folder of the run. Users are tokens: ``admin`` may do everything, the controllers
-and the scheduler have the rights that Kubernetes itself gives them. The API server is ended before etcd, because it
-keeps its port while it waits for an etcd that is gone.
+All files are in one folder of the run. Users authenticate with tokens: ``admin`` may do everything, controller manager
+and scheduler have the permissions that Kubernetes gives them. The API server is stopped before etcd, because it keeps
+its port while it waits for an etcd that is gone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.cluster.children import Child
+from tests.cluster.api import Object, at
+from tests.cluster.child_processes import Child
+from tests.support.ports import free_ports
 from tests.support.waiting import until
 
 _USERS = {
@@ -31,7 +33,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 class ControlPlane:
-    """``start`` once, ``stop`` once; between them the API server may be stopped and started at will."""
+    """Call ``start`` and ``stop`` once; between them the API server may be killed and started any number of times."""
 
     def __init__(
         self,
@@ -42,9 +44,9 @@ class ControlPlane:
         users: Mapping[str, str] | None = None,
         audited: Sequence[str] = (),
     ) -> None:
-        """``address`` is where the API server listens; ``users`` are further ones, each with its group.
+        """``address`` is where the API server listens; ``users`` are further users with their groups.
 
-        What the users in ``audited`` ask is written to ``audit_log``, a line of JSON for each request.
+        The requests of the users in ``audited`` are written to ``audit_log``, one JSON object per line.
         """
         self._programs = programs
         self._folder = folder
@@ -54,10 +56,11 @@ class ControlPlane:
         self._tokens = {user: secrets.token_hex(16) for user in self._users}
         self._port, self._etcd_port, self._peer_port = free_ports(3)
         self._children: dict[str, Child] = {}
+        self._starts: list[tuple[datetime, datetime]] = []
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's."""
+        """The kubeconfig of the administrator."""
         return self.kubeconfig_of("admin")
 
     @property
@@ -69,34 +72,70 @@ class ControlPlane:
         return list(self._children.values())
 
     def start(self) -> None:
-        """etcd and the API server, until it is ready. Raises RuntimeError when a program ends instead."""
+        """Start etcd and the API server and wait until it is ready. Raises RuntimeError when a program ends instead."""
         self._folder.mkdir(parents=True)
         self._write_credentials()
         self._spawn("etcd", self._etcd_flags())
         self.start_api_server()
 
     def start_controllers(self) -> None:
-        """Controllers and scheduler.
+        """Start controller manager and scheduler.
 
-        The garbage collector looks for new kinds only every 30 s, so kinds that are to be collected come first.
+        The garbage collector discovers new kinds only every 30 s, so CRDs must be applied before.
         """
         self._spawn("kube-controller-manager", self._controller_flags())
         self._spawn("kube-scheduler", self._common("system:kube-scheduler"))
 
     def start_api_server(self) -> None:
+        begin = datetime.now(UTC)
         self._spawn("kube-apiserver", self._api_server_flags())
         until(self._ready, _START, what="the API server's readiness", interval=0.1)
+        self._starts.append((begin, datetime.now(UTC)))
+
+    def audited(self) -> list[Object]:
+        """Return the audit log: requests of the audited users with their responses.
+
+        Requests that came before the API server was ready are left out: it answers them with 403 until it has read the
+        roles.
+        """
+        requests: list[Object] = [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+        return [one for one in requests if not self._starting_at(str(at(one, "requestReceivedTimestamp")))]
+
+    def _starting_at(self, timestamp: str) -> bool:
+        time = datetime.fromisoformat(timestamp)
+        return any(begin <= time <= ready for begin, ready in self._starts)
 
     def kill_api_server(self) -> None:
-        """As a crash would end it."""
+        """Kill the API server, as a crash would end it."""
         self._children.pop("kube-apiserver").kill()
 
+    def back_up(self, folder: Path) -> None:
+        """Copy the data of etcd to ``folder``; etcd and the API server are stopped meanwhile."""
+        self._stop_etcd()
+        shutil.copytree(self._folder / "etcd", folder)
+        self._start_etcd()
+
+    def restore(self, folder: Path) -> None:
+        """Restore the data of etcd from a backup, so that resource versions continue from those of the backup."""
+        self._stop_etcd()
+        shutil.rmtree(self._folder / "etcd")
+        shutil.copytree(folder, self._folder / "etcd")
+        self._start_etcd()
+
+    def _stop_etcd(self) -> None:
+        self.kill_api_server()
+        self._children.pop("etcd").stop()
+
+    def _start_etcd(self) -> None:
+        self._spawn("etcd", self._etcd_flags())
+        self.start_api_server()
+
     def stop(self) -> None:
-        """Ends everything, the API server before its etcd."""
+        """Stop everything, the API server before etcd."""
         for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
             child = self._children.pop(name, None)
             if child is not None:
-                child.stop(grace=2.0)  # an orderly end would wait for every client that keeps its connection
+                child.stop(grace=2.0)  # a graceful shutdown would wait for every open connection
 
     def _spawn(self, name: str, flags: Mapping[str, str | int | Path]) -> None:
         command = [str(self._programs / name), *(f"--{flag}={value}" for flag, value in flags.items())]
@@ -148,7 +187,7 @@ class ControlPlane:
         peer, client = f"http://127.0.0.1:{self._peer_port}", f"http://127.0.0.1:{self._etcd_port}"
         return {
             "data-dir": self._folder / "etcd",
-            "unsafe-no-fsync": "true",  # the data is thrown away; waiting for the disk would only cost time
+            "unsafe-no-fsync": "true",  # the data is temporary, so waiting for the disk is not needed
             "listen-client-urls": client,
             "advertise-client-urls": client,
             "listen-peer-urls": peer,
@@ -157,8 +196,8 @@ class ControlPlane:
         }
 
     def _audit_policy(self) -> dict[str, object]:
-        heard = {"level": "Metadata", "users": self._audited, "omitStages": ["RequestReceived", "ResponseStarted"]}
-        rules = [heard, {"level": "None"}] if self._audited else [{"level": "None"}]
+        audited = {"level": "Metadata", "users": self._audited, "omitStages": ["RequestReceived", "ResponseStarted"]}
+        rules = [audited, {"level": "None"}] if self._audited else [{"level": "None"}]
         return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}
 
     def _api_server_flags(self) -> dict[str, str | int | Path]:
@@ -169,7 +208,7 @@ class ControlPlane:
             "secure-port": self._port,
             "bind-address": self._address,
             "advertise-address": self._address,
-            # EndpointSlices refuse loopback
+            # EndpointSlices reject loopback addresses
             "endpoint-reconciler-type": "none" if self._address == _LOOPBACK else "lease",
             "kubelet-preferred-address-types": "InternalIP",
             "service-cluster-ip-range": "10.96.0.0/16",
@@ -191,22 +230,13 @@ class ControlPlane:
         }
 
     def _common(self, user: str) -> dict[str, str | int | Path]:
-        """``secure-port`` 0: nobody asks these for their health, and the ports would clash with another run's."""
+        """``secure-port`` 0: no health port, which could be in use by another run."""
         return {"kubeconfig": self.kubeconfig_of(user), "leader-elect": "false", "secure-port": 0}
 
 
 def missing() -> str | None:
-    """What this machine lacks besides the Kubernetes programs themselves; None: nothing."""
+    """Return what this machine lacks beside the Kubernetes programs; None if nothing."""
     for program, package in (("openssl", "openssl"), ("setpriv", "util-linux")):
         if shutil.which(program) is None:
             return f"{program} is not installed (package {package})"
     return None
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

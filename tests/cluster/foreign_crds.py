@@ -1,7 +1,7 @@
-"""Kinds of other projects that the chart can make objects of: their CRDs, from their Go modules.
+"""CRDs of other projects whose objects the chart can create, from their Go modules.
 
-The versions are pinned here, not in go.mod: nothing of them is compiled. Go checks what it downloads against its
-checksum database, and keeps it in its module cache.
+The versions are pinned here and not in go.mod, since nothing of them is compiled. Go verifies the downloads with its
+checksum database and keeps them in its module cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MODULES = {
 
 
 def files() -> list[Path]:
-    """Raises ToolsError when they cannot be had."""
+    """Download the modules and return the CRD files. Raises ToolsError."""
     found = []
     for module, paths in _MODULES.items():
         done = subprocess.run(

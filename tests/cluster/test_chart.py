@@ -1,35 +1,32 @@
-"""The Helm chart against a real API server: it accepts every object in every shape, and refuses every misspelt value.
+"""The Helm chart on a real API server, which accepts every object; the chart rejects every misspelt value.
 
-Dry runs on the server check each object against its schema, unknown fields included, and against admission.
+Server-side dry runs check each object against its schema, unknown fields included, and against admission.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 import yaml
 
+from corral_server.gateway.config import parse_weights
 from tests.cluster import foreign_crds
 from tests.cluster.api import MODELS, ApiError, Object, at
 from tests.cluster.cluster import CRDS, Cluster
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.helm import CHART, Helm, rendered, variable
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 
-CHART = Path(__file__).parents[2] / "charts/corral"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/models.corral.dev"
 
-Helm = Callable[..., subprocess.CompletedProcess[str]]
-
-SHAPES: Mapping[str, Mapping[str, object]] = {
+VALUES: Mapping[str, Mapping[str, object]] = {
     "defaults": {},
     "one namespace": {"watchNamespaces": ["default"], "networkPolicy": {"enabled": False}, "crds": {"install": False}},
     "scaled": {
@@ -48,6 +45,8 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
             "flashAttention": "on",
             "threads": 4,
             "speculation": 8,
+            "evictionTimeout": "10m",
+            "namespaceWeights": {"team-a": 3, "batch": 0.5},
             "lockMemory": True,
         },
     },
@@ -80,11 +79,29 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
         "networkPolicy": {"runnersFrom": [{"namespaceSelector": {"matchLabels": {"name": "debugging"}}}]},
     },
     "guarded": {
+        "models": {
+            "namespaces": ["default"],
+            "sources": ["hf://*"],
+            "profiles": [{"sources": ["*:70b"], "spec": {"keepAlive": "30m"}}],
+            "blobs": {"repository": "registry.example:5000/corral/blobs", "secret": "push", "sourceSecret": "pull"},
+        },
         "gateway": {
             "apiKeys": {"secret": "corral-keys", "key": "keys.yml"},
             "tls": {"secret": "corral-tls"},
             "drainDelaySeconds": 15,
             "clients": {"bodyBytes": 268435456, "connections": 20000, "headTimeout": "5s", "upstreamTimeout": "10m"},
+        },
+    },
+    "limited": {
+        "userRoles": {"create": False},
+        "watchNamespaces": ["default"],
+        "modelPolicy": {
+            "enabled": True,
+            "actions": ["Warn", "Audit"],
+            "imageRegistries": ["*"],
+            "secrets": ["*"],
+            "priorityClasses": ["*"],
+            "runtimeClasses": ["*"],
         },
     },
     "placed": {
@@ -111,20 +128,6 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
 }
 
 
-@pytest.fixture
-def helm(cluster: Cluster, tmp_path: Path) -> Helm:
-    """Runs helm, which sees no settings of the person who runs the tests; values go in as a file."""
-    own = {f"HELM_{kind}_HOME": str(tmp_path / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
-
-    def run(*arguments: str, values: Mapping[str, object] | None = None) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "values.json").write_text(json.dumps(values))
-        command = [str(cluster.programs / "helm"), "--kubeconfig", str(cluster.kubeconfig), *arguments]
-        command += ["--values", str(tmp_path / "values.json")] if values is not None else []
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | own)
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def foreign_kinds(cluster: Cluster) -> Iterator[None]:
     files = [word for file in foreign_crds.files() for word in ("-f", str(file))]
@@ -134,20 +137,14 @@ def foreign_kinds(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("delete", "--wait=false", *files)
 
 
-def rendered(helm: Helm, values: Mapping[str, object]) -> list[Object]:
-    done = helm("template", "other", str(CHART), "-n", "default", "--kube-version", "1.36.0", values=values)
-    assert done.returncode == 0, done.stderr
-    return [cast("Object", item) for item in yaml.safe_load_all(done.stdout) if item]
-
-
-@pytest.mark.parametrize("values", SHAPES.values(), ids=SHAPES.keys())
-def test_helm_finds_nothing_wrong_with_the_chart(helm: Helm, values: Mapping[str, object]) -> None:
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
+def test_helm_lint_reports_nothing(helm: Helm, values: Mapping[str, object]) -> None:
     done = helm("lint", "--strict", str(CHART), "--kube-version", "1.36.0", values=values)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.usefixtures("foreign_kinds")
-@pytest.mark.parametrize("values", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 def test_the_api_server_accepts_every_object(cluster: Cluster, helm: Helm, values: Mapping[str, object]) -> None:
     objects = rendered(helm, values)
     dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-o", "name")
@@ -156,8 +153,8 @@ def test_the_api_server_accepts_every_object(cluster: Cluster, helm: Helm, value
     assert len(accepted) == len(objects)
 
 
-def test_an_unknown_field_would_be_found(cluster: Cluster, helm: Helm) -> None:
-    """The test above can fail."""
+def test_an_unknown_field_is_found(cluster: Cluster, helm: Helm) -> None:
+    """Prove that the test above can fail."""
     service = next(item for item in rendered(helm, {}) if item["kind"] == "Service")
     wrong = service | {"spec": {**cast("Object", service["spec"]), "prots": []}}
     dry = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
@@ -166,9 +163,9 @@ def test_an_unknown_field_would_be_found(cluster: Cluster, helm: Helm) -> None:
     assert "spec.prots" in done.stderr
 
 
-def test_a_misspelt_value_is_refused_at_every_level(helm: Helm) -> None:
+def test_a_misspelt_value_is_rejected_at_every_level(helm: Helm) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    free = {"nodeSelector", "podAnnotations", "annotations", "labels"}
+    free = {"nodeSelector", "podAnnotations", "annotations", "labels", "namespaceWeights"}
     places = set(_misspell(values, "", free))
     values["gateway"]["env"] = [{"name": "A", "mispelt": "x"}]
     values["gateway"]["affinity"] = {"nodeAffinity": {"mispelt": []}}
@@ -181,7 +178,7 @@ def test_a_misspelt_value_is_refused_at_every_level(helm: Helm) -> None:
 
 
 def _misspell(values: dict[str, object], path: str, free: set[str]) -> Iterator[str]:
-    """Adds a key that nobody knows to every mapping; yields where."""
+    """Add an unknown key to every mapping; yield the paths."""
     for name, inner in values.items():
         if isinstance(inner, dict) and name not in free | {"requests", "limits", "affinity"}:
             yield from _misspell(inner, f"{path}/{name}", free)
@@ -189,37 +186,39 @@ def _misspell(values: dict[str, object], path: str, free: set[str]) -> Iterator[
     yield path
 
 
-def test_large_numbers_are_written_as_people_write_them(helm: Helm) -> None:
+def test_large_numbers_are_not_written_in_scientific_notation(helm: Helm) -> None:
     made = rendered(helm, {"settings": {"contextLength": 2097152, "maxQueue": 5000000}})
-    variables = [
-        variable
-        for item in made
-        if item["kind"] == "Deployment"
-        for variable in cast("list[Object]", at(item, "spec", "template", "spec", "containers", 0, "env"))
-    ]
-    values = {variable["name"]: variable.get("value") for variable in variables}
-    assert values["OLLAMA_CONTEXT_LENGTH"] == "2097152"
-    assert values["OLLAMA_MAX_QUEUE"] == "5000000"
+    assert variable(made, "operator", "OLLAMA_CONTEXT_LENGTH") == "2097152"
+    assert variable(made, "gateway", "OLLAMA_MAX_QUEUE") == "5000000"
 
 
-def test_whoever_may_read_metrics_is_let_in_to_gateways_and_runners(helm: Helm) -> None:
-    monitor = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
+@pytest.mark.parametrize("gateway", [{}, {"drainSeconds": 1800, "drainDelaySeconds": 20}])
+def test_the_drain_of_a_runner_is_not_shorter_than_that_of_a_gateway(helm: Helm, gateway: dict[str, int]) -> None:
+    made = rendered(helm, {"gateway": gateway})
+    seconds = {
+        (part, name): int((variable(made, part, name) or "0s").removesuffix("s"))
+        for part, name in (
+            ("gateway", "CORRAL_DRAIN_TIMEOUT"),
+            ("gateway", "CORRAL_DRAIN_DELAY"),
+            ("operator", "CORRAL_DRAIN_TIMEOUT"),
+        )
+    }
+    own = seconds["gateway", "CORRAL_DRAIN_TIMEOUT"] + seconds["gateway", "CORRAL_DRAIN_DELAY"]
+    assert own == (gateway.get("drainSeconds") or 600) + (gateway.get("drainDelaySeconds") or 5)
+    assert seconds["operator", "CORRAL_DRAIN_TIMEOUT"] >= own
 
-    def let_in(part: str, port: str, values: Mapping[str, object]) -> object:
-        made = rendered(helm, {"monitoring": values})
-        policy = next(item for item in made if at(item, "metadata", "name") == f"other-{part}")
-        rules = cast("list[Object]", at(policy, "spec", "ingress"))
-        return next(rule.get("from", "everybody") for rule in rules if rule["ports"] == [{"port": port}])
 
-    asked = {"enabled": True, "from": [monitor]}
-    assert let_in("gateways", "metrics", asked) == [monitor]
-    assert monitor in cast("list[Object]", let_in("runners", "http", asked))
-    for values in ({"enabled": True}, {"enabled": False, "from": [monitor]}):
-        assert monitor not in cast("list[Object]", let_in("runners", "http", values))
+def test_the_weights_of_namespaces_are_one_setting(helm: Helm) -> None:
+    made = rendered(helm, {"settings": {"namespaceWeights": {"team-a": 3, "batch": 0.5}}})
+    assert parse_weights((variable(made, "gateway", "CORRAL_NAMESPACE_WEIGHTS") or "").split(",")) == {
+        "team-a": 3.0,
+        "batch": 0.5,
+    }
+    assert variable(rendered(helm, {}), "gateway", "CORRAL_NAMESPACE_WEIGHTS") is None
 
 
 @pytest.mark.usefixtures("foreign_kinds")
-def test_the_notes_say_when_nobody_may_read_the_runners_metrics(helm: Helm) -> None:
+def test_the_notes_warn_if_no_scraper_may_read_the_runners_metrics(helm: Helm) -> None:
     def notes(**monitoring: object) -> str:
         values = {"crds": {"install": False}, "monitoring": {"enabled": True, **monitoring}}
         done = helm("install", "other", str(CHART), "-n", "default", "--dry-run=client", values=values)
@@ -231,7 +230,7 @@ def test_the_notes_say_when_nobody_may_read_the_runners_metrics(helm: Helm) -> N
     assert "monitoring.from" not in notes(**{"from": [monitor]})
 
 
-def test_the_alerts_lead_to_their_sections_and_the_dashboard_is_as_it_was_written(helm: Helm) -> None:
+def test_alerts_link_to_their_sections_and_the_dashboard_is_unchanged(helm: Helm) -> None:
     made = rendered(helm, {"monitoring": {"rules": {"enabled": True}, "dashboard": {"enabled": True}}})
     [rules] = [item for item in made if item["kind"] == "PrometheusRule"]
     written = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
@@ -248,7 +247,36 @@ def test_the_alerts_lead_to_their_sections_and_the_dashboard_is_as_it_was_writte
     assert json.loads(text) == json.loads((CHART / "files/dashboard.json").read_text())
 
 
-def test_every_monitor_names_a_port_that_its_pods_have(helm: Helm) -> None:
+def test_volumes_of_operator_and_gateways_cannot_fill_the_disk_of_a_node(helm: Helm) -> None:
+    deployments = [item for item in rendered(helm, {}) if item["kind"] == "Deployment"]
+    assert len(deployments) == 2
+    for deployment in deployments:
+        volumes = cast("list[Object]", at(deployment, "spec", "template", "spec", "volumes"))
+        sizes = [at(volume, "emptyDir", "sizeLimit") for volume in volumes if "emptyDir" in volume]
+        assert sizes == ["64Mi"]
+
+
+@pytest.mark.parametrize("tls", ["", "corral-tls"])
+def test_the_gateways_probes_have_a_port_of_their_own_without_tls(helm: Helm, tls: str) -> None:
+    made = rendered(helm, {"gateway": {"tls": {"secret": tls}}})
+    [gateway] = [
+        item for item in made if (item["kind"], at(item, "metadata", "name")) == ("Deployment", "other-gateway")
+    ]
+    container = cast("Object", at(gateway, "spec", "template", "spec", "containers", 0))
+    ports = {item["name"]: str(item["containerPort"]) for item in cast("list[Object]", container["ports"])}
+    assert ports["probes"] == variable(made, "gateway", "CORRAL_PROBE_PORT")
+    for probe, path in (("startupProbe", "/healthz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
+        assert at(container, probe, "httpGet") == {"path": path, "port": "probes"}
+    [service] = [item for item in made if item["kind"] == "Service"]
+    assert [item["targetPort"] for item in cast("list[Object]", at(service, "spec", "ports"))] == ["http"]
+    [policy] = [
+        item for item in made if item["kind"] == "NetworkPolicy" and at(item, "metadata", "name") == "other-gateways"
+    ]
+    admitted = [at(rule, "ports", 0, "port") for rule in cast("list[Object]", at(policy, "spec", "ingress"))]
+    assert "probes" not in admitted
+
+
+def test_every_monitor_names_a_port_of_its_pods(helm: Helm) -> None:
     made = rendered(helm, {"monitoring": {"enabled": True}})
     monitors = [item for item in made if item["kind"] == "PodMonitor"]
     deployments = [item for item in made if item["kind"] == "Deployment"]
@@ -257,7 +285,7 @@ def test_every_monitor_names_a_port_that_its_pods_have(helm: Helm) -> None:
         wanted = cast("Mapping[str, str]", at(monitor, "spec", "selector", "matchLabels"))
         port = at(monitor, "spec", "podMetricsEndpoints", 0, "port")
         if wanted["app.kubernetes.io/name"] == "corral-runner":
-            assert port == "http"  # as the operator names it
+            assert port == "http"  # the name that the operator gives it
             continue
         [pods] = [
             cast("Object", at(item, "spec", "template"))
@@ -275,7 +303,7 @@ def _listed(cluster: Cluster) -> bool:
         return False
 
 
-def test_the_crd_follows_the_release_and_survives_it(
+def test_the_crd_is_upgraded_with_the_release_and_kept_after_it(
     own_control_plane: ControlPlane, cluster: Cluster, helm: Helm, namespace: str, tmp_path: Path
 ) -> None:
     chart = tmp_path / "chart"
@@ -292,6 +320,6 @@ def test_the_crd_follows_the_release_and_survives_it(
     finally:
         removed = helm("uninstall", "crds", "-n", namespace)
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
-        until(lambda: _listed(cluster), 30, what="the Models after a change of their kind", interval=0.1)
+        until(lambda: _listed(cluster), 30, what="the Models after a change of the CRD", interval=0.1)
     assert "kept" in removed.stdout + removed.stderr, removed
     assert at(cluster.api.get(CRD), "metadata", "deletionTimestamp") is None

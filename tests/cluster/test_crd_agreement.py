@@ -1,7 +1,7 @@
-"""The API server and the parser judge alike, whatever is put where: Models with odd values in them.
+"""API server and parser accept and reject the same Models, with odd values in any field.
 
-Left out is what the two may differ on: nulls (the parser takes them as unset, the server refuses some) and whole
-numbers written as fractions (the server takes them where no rule looks at the number).
+Two differences are allowed and left out: nulls (the parser treats them as unset, the server rejects some) and whole
+numbers written as fractions (the server accepts them where no rule reads the number).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corral_core.errors import InvalidModel
-from corral_core.model import ModelSpec
-from corral_core.resource import parse_model
+from corral_core.base.errors import InvalidModel
+from corral_core.model.model import ModelSpec
+from corral_core.model.resource import parse_model
 from tests.cluster.api import ApiError
 from tests.cluster.cluster import Cluster
-from tests.core.model_cases import EVERYTHING, SOURCE, Good, document
+from tests.core.model_cases import EVERYTHING, REMOTE_SOURCES, SOURCE, Good, document
 
 pytestmark = pytest.mark.cluster
 
@@ -28,6 +28,8 @@ PLAIN: Mapping[str, object] = {
     "source": SOURCE,
     "names": ["a"],
     "contextLength": 4,
+    "contextPolicy": "Grow",
+    "maxContextLength": 4,
     "parallel": 1,
     "keepAlive": "5m",
     "keepAliveMin": 1,
@@ -45,11 +47,16 @@ TEXTS = [
 ]
 NUMBERS = [0, 1, -1, 3, 4, 256, 257, 2**24, 2**24 + 1, 2**31, 2**53, -(2**63), 9223372036, 9223372037, 0.5, 1e300]
 OTHERS: list[object] = [True, False, {}, [], ["a"], ["a", "A"], [1], {"a": 1}, {"a": "b"}, [{}], [{"name": "a"}]]
+SOURCE_PARTS = [
+    *("", "/", ":", "@", "?", "#", "%", ".", "..", "//", "/../", "-", "_", " ", "A", "0", "é", "\n", "\x7f", "\\", "'"),
+    *("%2e", "%2F", "%00", "%0A", "?sig=", "&token=", ":0", ":65536", ":080", "user:pass@", "x" * 130, "x" * 260),
+]
+"""Texts that are put into a source."""
 ODD = [*TEXTS, *NUMBERS, *OTHERS]
 
 
 def _paths(value: object, path: Path = ()) -> Iterator[Path]:
-    """Every place in a document."""
+    """Yield the path of every value in a document."""
     if path:
         yield path
     if isinstance(value, dict):
@@ -70,7 +77,7 @@ def _has(place: object, step: str | int) -> bool:
 
 
 def _put(spec: dict[str, object], path: Path, value: object) -> None:
-    """Sets what is at ``path``; an earlier change may have taken the place away."""
+    """Set the value at ``path``, unless an earlier change has removed the path."""
     place: object = spec
     for step in path[:-1]:
         if not _has(place, step):
@@ -111,6 +118,24 @@ def test_they_agree_on_every_odd_value_of_a_field(cluster: Cluster, field: str) 
     for value in ODD:
         case = _changed(PLAIN, ((field,), value))
         assert _parsed(case) == _stored(cluster, case), value
+
+
+@given(
+    st.sampled_from([*REMOTE_SOURCES, "file:///a/b.gguf", "pvc://a-b.c/d.gguf", "package://a.b/c.gguf"]),
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from(SOURCE_PARTS)), min_size=1, max_size=2),
+)
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_they_agree_on_changed_sources(cluster: Cluster, uri: str, changes: list[tuple[int, str]]) -> None:
+    for at, part in changes:
+        uri = f"{uri[:at]}{part}{uri[at + len(part) % 2 :]}"
+    case = Good("odd", {"source": uri})
+    assert _parsed(case) == _stored(cluster, case), uri
 
 
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(ODD)), min_size=1, max_size=2))

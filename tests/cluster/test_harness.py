@@ -1,4 +1,4 @@
-"""The harness keeps its promises: pods run by name, a killed run leaves nothing, an API server comes back."""
+"""The test cluster itself: simulated pods, cleanup after a killed run, restart of the API server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import at, condition
-from tests.cluster.children import minimal_environment, started_at
+from tests.cluster.child_processes import minimal_environment, started_at
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.workspace import Workspace, clear_left_over
+from tests.cluster.workspace import Workspace, remove_leftovers
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -33,7 +33,7 @@ def test_a_deployment_gets_a_ready_pod_on_the_simulated_node(cluster: Cluster, n
     assert at(cluster.api.items(pods)[0], "status", "podIP")
 
 
-def test_the_api_server_comes_back_with_its_objects(
+def test_a_restarted_api_server_has_its_objects(
     cluster: Cluster, namespace: str, own_control_plane: ControlPlane
 ) -> None:
     own_control_plane.kill_api_server()
@@ -41,10 +41,10 @@ def test_the_api_server_comes_back_with_its_objects(
     assert at(cluster.api.get(f"/api/v1/namespaces/{namespace}"), "status", "phase") == "Active"
 
 
-def test_the_processes_of_a_killed_run_end_and_the_next_run_clears_its_folder(tmp_path: Path) -> None:
+def test_the_processes_of_a_killed_run_end_and_the_next_run_removes_its_folder(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys, time
-        from tests.cluster.children import Child
+        from tests.cluster.child_processes import Child
         from tests.cluster.workspace import Workspace
         with Workspace() as workspace:
             child = Child("sleeper", ["sleep", "600"], log=workspace.folder / "sleeper.log")
@@ -60,20 +60,20 @@ def test_the_processes_of_a_killed_run_end_and_the_next_run_clears_its_folder(tm
         run.communicate()
     until(lambda: started_at(int(pid)) is None, what="the end of the killed run's process")
     assert Path(folder).exists()
-    clear_left_over()
+    remove_leftovers()
     assert not Path(folder).exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="setting an address needs root")
-def test_an_address_is_this_runs_alone_and_is_given_back(cluster: Cluster) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="adding an address needs root")
+def test_an_address_is_unique_and_is_released(cluster: Cluster) -> None:
     workspace: Workspace = cluster.workspace
     first, second = workspace.take_address(), workspace.take_address()
     try:
         assert first != second
         assert f" {first}/32 " in _loopback()
     finally:
-        workspace.give_address_back(first)
-        workspace.give_address_back(second)
+        workspace.release_address(first)
+        workspace.release_address(second)
     assert f" {first}/32 " not in _loopback()
 
 

@@ -1,4 +1,4 @@
-"""The metrics of operator, gateway and runner as real processes on a real API server, through one life of a Model."""
+"""Metrics of operator, gateway and runner as real processes, from the load of a Model to its deletion."""
 
 from __future__ import annotations
 
@@ -8,68 +8,78 @@ import httpx
 import pytest
 
 from tests.cluster.api import at
-from tests.cluster.control_plane import free_ports
-from tests.cluster.processes import LOOK, WAKE, Installation
-from tests.support.exposition import families, problems, value
-from tests.support.promql import SCRAPE, Line, Question, evaluate, expositions
+from tests.cluster.installation import POLL_INTERVAL, START_TIMEOUT, Installation
+from tests.support.exposition import lint_metrics, parse_metric_types, sample_value
+from tests.support.ports import free_ports
+from tests.support.promql import SCRAPE, RangeQuery, Series, evaluate, scraped_series
 from tests.support.waiting import until
 from tests.test_monitoring import targets
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 
 
-NOTHING_TO_SEE = {"Drafts that were right", "Memory of models", "Connections", "Ready runners"}
-"""Panels of which some query tells nothing here: of speculation, GPUs, clients turned away, runners not heard."""
+GPU_PANELS = {"GPU utilisation", "GPU memory", "GPU temperature", "GPU power", "GPU errors"}
+EMPTY_PANELS = {"Draft acceptance ratio", "Model memory", "Connections", "Ready runners"} | GPU_PANELS
+"""Panels with queries that have no data here: speculation, GPUs, rejected clients, unresponsive runners."""
 
 
 def scraped(host: str, port: int) -> str:
-    answer = httpx.get(f"http://{host}:{port}/metrics", timeout=10.0, trust_env=False)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return answer.text
+    response = httpx.get(f"http://{host}:{port}/metrics", timeout=10.0, trust_env=False)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return response.text
 
 
-@pytest.mark.usefixtures("stand_in")
-def test_all_three_processes_tell_of_a_request_from_waking_to_eviction(corral: Installation) -> None:
+@pytest.mark.usefixtures("fake_kubelet")
+def test_all_processes_count_a_request_from_cold_start_to_eviction(corral: Installation) -> None:
     operator_port, gateway_port = free_ports(2)
     corral.start_operator(CORRAL_HTTP_PORT=str(operator_port))
     gateway = corral.start_gateway(CORRAL_METRICS_PORT=str(gateway_port))
     corral.add("counted", keepAlive="8s")
     corral.wait_phase("counted", "Idle")
-    answer = corral.ask(gateway, "counted", tokens=24)
+    response = corral.send(gateway, "counted", tokens=24)
     corral.wait_phase("counted", "Ready")
-    answer.result(WAKE)
+    response.result(START_TIMEOUT)
     key = f"{corral.namespace}/counted"
 
     (pod,) = corral.cluster.api.items(
         f"/api/v1/namespaces/{corral.namespace}/pods", labelSelector="corral.dev/model=counted"
     )
-    told = scraped(str(at(pod, "status", "podIP")), 8080)
-    assert problems(told) == ""
-    assert value(told, "corral_runner_generated_tokens_total", model=key) == 24
+    text = scraped(str(at(pod, "status", "podIP")), 8080)
+    assert lint_metrics(text) == ""
+    assert sample_value(text, "corral_runner_generated_tokens_total", model=key) == 24
 
-    told = scraped("127.0.0.1", gateway_port)
-    assert problems(told) == ""
-    assert value(told, "corral_gateway_requests_total", model=key, api="/api/generate", code="200") == 1
-    assert value(told, "corral_gateway_wake_seconds_count", model=key) == 1
+    text = scraped("127.0.0.1", gateway_port)
+    assert lint_metrics(text) == ""
+    assert sample_value(text, "corral_gateway_requests_total", model=key, api="/api/generate", code="200") == 1
+    assert sample_value(text, "corral_gateway_wake_seconds_count", model=key) == 1
     for verb, resource in (("list", "models"), ("watch", "endpointslices"), ("patch", "models/status")):
-        assert value(told, "corral_gateway_api_requests_total", verb=verb, resource=resource, code="200") >= 1
+        assert (
+            sample_value(text, "corral_gateway_kube_api_requests_total", verb=verb, resource=resource, code="200") >= 1
+        )
 
     corral.wait_phase("counted", "Idle")
-    told = scraped("127.0.0.1", operator_port)
-    assert problems(told) == ""
-    assert families(told)["corral_operator_plan_seconds"] == "histogram"
-    assert value(told, "corral_operator_acting") == 1
-    assert value(told, "corral_operator_evictions_total", reason="expired") == 1
-    assert value(told, "corral_operator_model_phase", model=key, phase="Idle") == 1
-    assert value(told, "corral_operator_api_requests_total", verb="patch", resource="deployments", code="200") >= 1
+    text = scraped("127.0.0.1", operator_port)
+    assert lint_metrics(text) == ""
+    assert parse_metric_types(text)["corral_operator_plan_duration_seconds"] == "histogram"
+    assert sample_value(text, "corral_operator_leader") == 1
+    assert sample_value(text, "corral_operator_evictions_total", reason="expired") == 1
+    assert sample_value(text, "corral_operator_model_phase", model=key, phase="Idle") == 1
+    assert (
+        sample_value(text, "corral_operator_kube_api_requests_total", verb="patch", resource="deployments", code="200")
+        >= 1
+    )
     corral.cluster.api.delete(corral.path("counted"))
-    until(lambda: key not in scraped("127.0.0.1", operator_port), 15, what="the end of its series", interval=LOOK)
-    until(lambda: key not in scraped("127.0.0.1", gateway_port), 15, what="the end of its series", interval=LOOK)
+    until(
+        lambda: key not in scraped("127.0.0.1", operator_port), 15, what="the end of its series", interval=POLL_INTERVAL
+    )
+    until(
+        lambda: key not in scraped("127.0.0.1", gateway_port), 15, what="the end of its series", interval=POLL_INTERVAL
+    )
 
 
-@pytest.mark.usefixtures("stand_in")
-def test_every_panel_of_the_dashboard_shows_something_of_a_running_installation(corral: Installation) -> None:
+@pytest.mark.usefixtures("fake_kubelet")
+def test_every_panel_of_the_dashboard_has_data_from_a_running_installation(corral: Installation) -> None:
     operator_port, gateway_port = free_ports(2)
     corral.start_operator(CORRAL_HTTP_PORT=str(operator_port))
     gateway = corral.start_gateway(CORRAL_METRICS_PORT=str(gateway_port))
@@ -77,7 +87,7 @@ def test_every_panel_of_the_dashboard_shows_something_of_a_running_installation(
     corral.wait_phase("shown", "Idle")
     kept = {"operator": [scraped("127.0.0.1", operator_port)], "gateway": [scraped("127.0.0.1", gateway_port)]}
     for _ in range(2):
-        corral.ask(gateway, "shown", tokens=24).result(WAKE)
+        corral.send(gateway, "shown", tokens=24).result(START_TIMEOUT)
         (pod,) = corral.cluster.api.items(
             f"/api/v1/namespaces/{corral.namespace}/pods", labelSelector="corral.dev/model=shown"
         )
@@ -85,14 +95,14 @@ def test_every_panel_of_the_dashboard_shows_something_of_a_running_installation(
         kept["operator"].append(scraped("127.0.0.1", operator_port))
         kept["gateway"].append(scraped("127.0.0.1", gateway_port))
 
-    lines: list[Line] = []
+    lines: list[Series] = []
     for process, texts in kept.items():
-        lines += expositions(texts, start=SCRAPE * (3 - len(texts)), pod=process, instance=process)
+        lines += scraped_series(texts, start=SCRAPE * (3 - len(texts)), pod=process, instance=process)
     queries = list(targets())
-    answers = evaluate(lines, [Question(query, 2 * SCRAPE, 2 * SCRAPE) for _, query in queries])
+    responses = evaluate(lines, [RangeQuery(query, 2 * SCRAPE, 2 * SCRAPE) for _, query in queries])
     empty = {
         title
-        for (title, _), answer in zip(queries, answers, strict=True)
-        if not any(math.isfinite(value) for line in answer for _, value in line.points)
+        for (title, _), response in zip(queries, responses, strict=True)
+        if not any(math.isfinite(value) for line in response for _, value in line.points)
     }
-    assert empty <= NOTHING_TO_SEE
+    assert empty <= EMPTY_PANELS

@@ -1,11 +1,13 @@
-"""The Kubernetes programs of the test cluster, compiled once from their Go modules into the user's cache.
+"""Kubernetes programs of the test cluster, compiled once from their Go modules into the user's cache.
 
-``go.mod`` and ``go.sum`` beside this file name every version. The programs lie in
-``$XDG_CACHE_HOME/corral/kubernetes/<key>/`` (``~/.cache`` without that variable); the key covers both files and Go's
-own version, so a change of either builds anew and nothing else does. A program appears there complete or not at all,
-and two builders at once take turns. The user's GOFLAGS, GOPROXY and build cache are left as they are.
+- ``go.mod`` and ``go.sum`` beside this file pin every version.
+- The programs are in ``$XDG_CACHE_HOME/corral/kubernetes/<key>/`` (default ``~/.cache``). The key covers both files and
+  the version of Go: a change of either compiles again, and nothing else does.
+- A program appears in the folder complete or not at all; a lock makes concurrent builds take turns.
+- The user's GOFLAGS, GOPROXY and build cache are used as they are.
 
-``python -m tests.cluster.tools [PROGRAM...]`` builds (all that the tests start, by default) and prints the folder.
+``python -m tests.cluster.tools [PROGRAM...]`` compiles the programs (by default those that the tests start) and prints
+the folder.
 """
 
 from __future__ import annotations
@@ -36,21 +38,21 @@ PACKAGES = {
     "helm": "helm.sh/helm/v3/cmd/helm",
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
-_BUILT_AS = {"etcd": "server"}
-"""Go names a program after its package's last folder; these differ."""
+_OUTPUT_NAMES = {"etcd": "server"}
+"""Names under which ``go build`` writes a program, where they differ: it uses the last folder of the package."""
 
 _GO_LIST_TIMEOUT = 300.0
 Report = Callable[[str], None]
 
 
 class ToolsError(Exception):
-    """The programs cannot be had on this machine; the text is one line that says what is missing."""
+    """The programs cannot be compiled on this machine; the text is one line that says what is missing."""
 
 
 def programs(names: Sequence[str] = CONTROL_PLANE, report: Report | None = None) -> Path:
-    """The folder that holds the named programs, built first where they are not there yet.
+    """Return the folder with the named programs; compile those that are missing.
 
-    ``report`` is given one line of progress now and then. Raises ToolsError.
+    ``report`` is called with lines of progress. Raises ToolsError.
     """
     folder = _folder()
     if all((folder / name).exists() for name in names):
@@ -73,7 +75,7 @@ def _folder() -> Path:
 
 
 def _go(*arguments: str) -> str:
-    """Standard output of the go command. Raises ToolsError."""
+    """Run the go command and return its standard output. Raises ToolsError."""
     if shutil.which("go") is None:
         raise ToolsError("Go is not installed (https://go.dev/dl; any version from 1.21 on fetches the one it needs)")
     try:
@@ -81,7 +83,7 @@ def _go(*arguments: str) -> str:
             ["go", *arguments], cwd=HERE, capture_output=True, text=True, timeout=_GO_LIST_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ToolsError(f"go {arguments[0]} did not end within {_GO_LIST_TIMEOUT:.0f} s") from None
+        raise ToolsError(f"go {arguments[0]} took longer than {_GO_LIST_TIMEOUT:.0f} s") from None
     if done.returncode != 0:
         raise ToolsError(f"go {arguments[0]} failed: {_last_line(done.stderr)}")
     return done.stdout.strip()
@@ -89,25 +91,25 @@ def _go(*arguments: str) -> str:
 
 @contextmanager
 def _lock(folder: Path, say: Report) -> Iterator[None]:
-    """One builder at a time; the lock goes with the process that holds it."""
+    """Hold the lock of the folder; the kernel releases it when its process ends."""
     with folder.with_suffix(".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is building the Kubernetes programs; waiting for it")
+            say("another process compiles the Kubernetes programs; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def _build(names: Sequence[str], folder: Path, say: Report) -> None:
-    for left_over in folder.glob("build-*"):  # of a build that was killed: we hold the lock, so nobody is in it
-        shutil.rmtree(left_over, ignore_errors=True)
+    for leftover in folder.glob("build-*"):  # of a killed build: this process holds the lock
+        shutil.rmtree(leftover, ignore_errors=True)
     packages = [PACKAGES[name] for name in names]
     say(f"compiling {', '.join(names)} (once; about ten minutes on two cores)")
     total = len(_go("list", "-deps", *packages).splitlines())
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
         command = ["go", "build", "-v", "-trimpath", "-ldflags", f"-s -w {_version_flags()}", "-o", f"{work}/"]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*command, *packages],
             cwd=HERE,
             env=os.environ | {"CGO_ENABLED": "0"},
@@ -115,16 +117,16 @@ def _build(names: Sequence[str], folder: Path, say: Report) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        last = _follow(process, total, say)
-        if process.wait() != 0:
+        ) as process:
+            last = _report_progress(process, total, say)
+        if process.returncode != 0:
             raise ToolsError(f"go build failed: {last}")
         for name in names:
-            (Path(work) / _BUILT_AS.get(name, name)).replace(folder / name)
+            (Path(work) / _OUTPUT_NAMES.get(name, name)).replace(folder / name)
 
 
 def _version_flags() -> str:
-    """What makes the programs say the version of the Kubernetes module that they were built from."""
+    """Return the linker flags that set the version which the programs report: that of the Kubernetes module."""
     version = _go("list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
     match = re.match(r"v(\d+)\.(\d+)\.", version)
     if match is None:
@@ -133,8 +135,8 @@ def _version_flags() -> str:
     return f"-X {at}.gitVersion={version} -X {at}.gitMajor={match[1]} -X {at}.gitMinor={match[2]}"
 
 
-def _follow(process: subprocess.Popen[str], total: int, say: Report) -> str:
-    """Reports how many of ``total`` packages are compiled; returns the build's last line."""
+def _report_progress(process: subprocess.Popen[str], total: int, say: Report) -> str:
+    """Report how many of ``total`` packages are compiled; return the last line of the build's output."""
     assert process.stdout is not None
     start, shown, last = time.monotonic(), 0.0, ""
     for count, line in enumerate(process.stdout, start=1):

@@ -1,8 +1,8 @@
-"""The folder and the addresses of one test run, and the clearing of what a killed run left behind.
+"""Workspace of one test run: its folder and addresses, and the removal of what a killed run left.
 
-A run that is killed cannot tidy up: its processes die with it (see children.py), but its folder and the addresses that
-it put on the loopback device stay. Each folder's name begins with its process, so the next run finds those whose
-process is gone and clears what they recorded. One process may have several: levels of test run side by side in it.
+A killed run does not clean up: its processes end with it (``child_processes``), but its folder and its addresses on the
+loopback device stay. The name of each folder has the id and start time of its process, so the next run finds those of
+ended processes and removes what they recorded. One process may have several workspaces.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
-from tests.cluster.children import started_at
+from tests.cluster.child_processes import started_at
 
 PREFIX = "corral-cluster-"
 _NETWORK = "198.18.77"
-"""Of the block that RFC 2544 keeps for tests, so nobody's network has these."""
+"""Part of 198.18.0.0/15, which RFC 2544 reserves for benchmarks."""
 
 
 class Workspace:
-    """A context: the folder exists within it; at its end folder and addresses are given back."""
+    """Context manager: the folder exists within the block; at its end folder and addresses are removed."""
 
     def __init__(self) -> None:
         self.folder = Path()
         self._addresses: list[str] = []
 
     def __enter__(self) -> Workspace:
-        clear_left_over()
+        remove_leftovers()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{started_at(os.getpid())}-"))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        _clear(self.folder)
+    def __exit__(self, *_: object) -> None:
+        _remove(self.folder)
 
     def take_address(self) -> str:
-        """An address of this machine that is not loopback, for this run alone. Needs the right to set addresses."""
+        """Add an unused address to this machine and return it. Requires the permission to set addresses."""
         for last in range(10, 250):
             address = f"{_NETWORK}.{last}"
             if address in self._addresses:
@@ -51,7 +50,7 @@ class Workspace:
                 raise OSError(f"ip addr add {address}: {done.stderr.strip()}")
         raise OSError(f"no address is free in {_NETWORK}.0/24")
 
-    def give_address_back(self, address: str) -> None:
+    def release_address(self, address: str) -> None:
         _ip("addr", "del", f"{address}/32", "dev", "lo")
         self._addresses.remove(address)
         self._record()
@@ -60,15 +59,15 @@ class Workspace:
         (self.folder / "addresses").write_text("\n".join(self._addresses))
 
 
-def clear_left_over() -> None:
-    """Clears after the runs whose process is gone."""
+def remove_leftovers() -> None:
+    """Remove the workspaces of runs whose process has ended."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         pid, start, *_ = [*folder.name.removeprefix(PREFIX).split("-"), ""]
         if pid.isdecimal() and started_at(int(pid)) != start:
-            _clear(folder)
+            _remove(folder)
 
 
-def _clear(folder: Path) -> None:
+def _remove(folder: Path) -> None:
     record = folder / "addresses"
     if record.exists():
         for address in record.read_text().split():

@@ -1,4 +1,4 @@
-"""Bad adapters of a Model, and what is said of each by the parser and by the CRD."""
+"""Invalid adapters, with the errors of the parser and of the CRD; part of ``bad_models``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ BAD_ADAPTERS = [
         "spec.adapters[0].source: Required value",
     ),
     Bad(
-        "an adapter with a name that is none",
+        "an adapter with an invalid name",
         with_fields(adapters=[{"name": "a b", "source": "file:///a"}]),
         "spec.adapters[0].name",
         "[host/]",
         "a name must be",
     ),
     Bad(
-        "an adapter from nowhere",
+        "an adapter with an invalid source",
         with_fields(adapters=[{"name": "a", "source": "a.gguf"}]),
         "spec.adapters[0].source",
         "package://",
-        "the source must be package://",
+        "the source must begin with",
     ),
     Bad(
-        "an adapter of an endless scale",
+        "an adapter with a scale out of range",
         with_fields(adapters=[{"name": "a", "source": "file:///a", "scale": 101}]),
         "spec.adapters[0].scale",
         "at most 100",
@@ -37,14 +37,14 @@ BAD_ADAPTERS = [
         "an adapter with the name of the Model",
         with_fields(names=["a"], adapters=[{"name": "A", "source": "file:///a"}]),
         "spec.adapters[0].name",
-        "nothing else of the Model",
-        "nothing else of the Model",
+        "unique within the Model",
+        "differ from all other names",
     ),
     Bad(
         "an adapter on another claim",
         with_fields(source="pvc://a/x", adapters=[{"name": "b", "source": "pvc://b/x"}]),
         "spec.adapters[0].source",
-        "the claim of the Model's own source",
-        "the claim of the Model's own source",
+        "on the claim of the Model's source",
+        "on the claim of spec.source",
     ),
 ]

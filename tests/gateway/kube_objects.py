@@ -1,8 +1,8 @@
-"""Models and EndpointSlices as the API server would hand them out."""
+"""Models and EndpointSlices as the API server returns them."""
 
 from __future__ import annotations
 
-from corral_core.model import API_VERSION
+from corral_core.model.model import API_VERSION
 
 FACTS: dict[str, object] = {
     "size": 98,
@@ -26,7 +26,7 @@ def model(
     spec: dict[str, object] | None = None,
     status: dict[str, object] | None = None,
 ) -> dict[str, object]:
-    """``created`` is seconds after a fixed minute."""
+    """Return a Model. ``created`` is in seconds after a fixed time."""
     return {
         "apiVersion": API_VERSION,
         "kind": "Model",

@@ -1,4 +1,4 @@
-"""PyPI's client of Anthropic against the gateway."""
+"""The Anthropic client of PyPI against the gateway."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 from tests.support.fake_upstream import stream
-from tests.support.gateway import gateway_over, run
+from tests.support.gateway import gateway_with_upstream
 
 _MESSAGE: dict[str, object] = {
     "id": "msg_1",
@@ -35,28 +35,20 @@ _DATA: list[dict[str, object]] = [
 EVENTS = [f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode() for data in _DATA]
 
 
-def test_it_streams_a_message_also_from_the_beta_path() -> None:
-    async def scenario() -> None:
-        async with gateway_over(stream(EVENTS, kind="text/event-stream")) as (_, gateway):
-            base = f"http://127.0.0.1:{gateway.port}"
-            async with anthropic.AsyncAnthropic(base_url=base, api_key="x", max_retries=0) as client:
-                for messages in (client.messages, client.beta.messages):
-                    async with messages.stream(
-                        model="tiny", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
-                    ) as answer:
-                        assert [text async for text in answer.text_stream] == ["Hello"]
-
-    run(scenario())
+async def test_a_message_streams_on_the_stable_and_the_beta_path() -> None:
+    async with gateway_with_upstream(stream(EVENTS, content_type="text/event-stream")) as (_, gateway):
+        base = f"http://127.0.0.1:{gateway.port}"
+        async with anthropic.AsyncAnthropic(base_url=base, api_key="x", max_retries=0) as client:
+            for messages in (client.messages, client.beta.messages):
+                async with messages.stream(
+                    model="tiny", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
+                ) as answer:
+                    assert [text async for text in answer.text_stream] == ["Hello"]
 
 
-def test_it_understands_the_errors() -> None:
-    async def scenario() -> None:
-        async with gateway_over() as (_, gateway):
-            base = f"http://127.0.0.1:{gateway.port}"
-            async with anthropic.AsyncAnthropic(base_url=base, api_key="x", max_retries=0) as client:
-                with pytest.raises(anthropic.NotFoundError, match="model 'nope' not found"):
-                    await client.messages.create(
-                        model="nope", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
-                    )
-
-    run(scenario())
+async def test_the_anthropic_client_maps_the_errors() -> None:
+    async with gateway_with_upstream() as (_, gateway):
+        base = f"http://127.0.0.1:{gateway.port}"
+        async with anthropic.AsyncAnthropic(base_url=base, api_key="x", max_retries=0) as client:
+            with pytest.raises(anthropic.NotFoundError, match="model 'nope' not found"):
+                await client.messages.create(model="nope", max_tokens=5, messages=[{"role": "user", "content": "hi"}])

@@ -1,4 +1,4 @@
-"""SIGTERM to a real gateway process: what it still takes, what it ends, and what it says to the rest."""
+"""Graceful shutdown of a gateway process on SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from corral_server.gateway.relay import SHUTTING_DOWN
+from corral_server.gateway.proxy.relay import SHUTTING_DOWN
 from tests.support.fake_upstream import Call, FakeUpstream, fake_upstream, reply
-from tests.support.gateway import run
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.waiting import auntil
 
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.process
 
 
 class Draining:
-    """A gateway with one slot, which a stream holds and a second request waits for."""
+    """A gateway with one slot, which a stream holds while a second request is queued."""
 
     def __init__(self, gateway: GatewayProcess, upstream: FakeUpstream, http: httpx.AsyncClient) -> None:
         self.gateway = gateway
@@ -41,11 +40,11 @@ class Draining:
         self.gateway.process.send_signal(signal.SIGTERM)
 
     async def status(self, path: str) -> int:
-        """Over a new connection; 0 when there is none to be had."""
+        """Request over a new connection; 0 when it is refused, or ended because the listener closed first."""
         async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False) as http:
             try:
                 return (await http.get(path)).status_code
-            except httpx.ConnectError:
+            except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
                 return 0
 
     async def ended(self) -> int:
@@ -75,40 +74,34 @@ async def _answers(scene: Draining, path: str, status: int) -> bool:
     return await scene.status(path) == status
 
 
-def test_readiness_goes_first_then_the_door_and_what_runs_or_waits_is_served() -> None:
-    async def scenario() -> None:
-        go_on = asyncio.Event()
-        async with (
-            draining(go_on, CORRAL_DRAIN_DELAY="3s", CORRAL_DRAIN_TIMEOUT="60s") as scene,
-            httpx.AsyncClient(base_url=scene.http.base_url, trust_env=False) as kept,
-        ):
-            assert "connection" not in (await kept.get("/api/version")).headers
-            scene.end()
-            await auntil(lambda: _answers(scene, "/readyz", 503), what="readiness is off")
-            assert await scene.status("/healthz") == 200
-            assert await scene.status("/api/version") == 200, "new connections are still served"
-            for answer in (await kept.get("/api/version"), await scene.http.get("/api/version")):
-                assert answer.headers["connection"] == "close", "an answer is its connection's last"
-            await auntil(lambda: _answers(scene, "/api/version", 0), what="the door is shut")
-            assert scene.gateway.process.poll() is None
-            assert not scene.stream.done()
-            assert not scene.held.done()
-            go_on.set()
-            assert (await scene.stream).text == '{"n":1}\n{"n":2}\n'
-            assert (await scene.held).status_code == 200
-            assert await scene.ended() == 0
-
-    run(scenario())
+async def test_readiness_ends_before_listening_and_pending_requests_are_served() -> None:
+    go_on = asyncio.Event()
+    async with (
+        draining(go_on, CORRAL_DRAIN_DELAY="3s", CORRAL_DRAIN_TIMEOUT="60s") as scene,
+        httpx.AsyncClient(base_url=scene.http.base_url, trust_env=False) as kept,
+    ):
+        assert "connection" not in (await kept.get("/api/version")).headers
+        scene.end()
+        await auntil(lambda: _answers(scene, "/readyz", 503), what="readiness is off")
+        assert await scene.status("/healthz") == 200
+        assert await scene.status("/api/version") == 200, "new connections are still served"
+        for answer in (await kept.get("/api/version"), await scene.http.get("/api/version")):
+            assert answer.headers["connection"] == "close", "a response is its connection's last"
+        await auntil(lambda: _answers(scene, "/api/version", 0), what="the listening socket is closed")
+        assert scene.gateway.process.poll() is None
+        assert not scene.stream.done()
+        assert not scene.held.done()
+        go_on.set()
+        assert (await scene.stream).text == '{"n":1}\n{"n":2}\n'
+        assert (await scene.held).status_code == 200
+        assert await scene.ended() == 0
 
 
-def test_what_is_left_after_the_drain_is_told_in_its_wire_format_and_the_exit_is_clean() -> None:
-    async def scenario() -> None:
-        async with draining(asyncio.Event(), CORRAL_DRAIN_TIMEOUT="1s") as scene:
-            scene.end()
-            held = await scene.held
-            assert (held.status_code, held.json()["error"]["message"]) == (503, SHUTTING_DOWN)
-            lines = [json.loads(line) for line in (await scene.stream).text.splitlines()]
-            assert lines == [{"n": 1}, {"error": SHUTTING_DOWN}]
-            assert await scene.ended() == 0
-
-    run(scenario())
+async def test_requests_left_after_the_drain_get_an_error_and_the_exit_is_clean() -> None:
+    async with draining(asyncio.Event(), CORRAL_DRAIN_TIMEOUT="1s") as scene:
+        scene.end()
+        held = await scene.held
+        assert (held.status_code, held.json()["error"]["message"]) == (503, SHUTTING_DOWN)
+        lines = [json.loads(line) for line in (await scene.stream).text.splitlines()]
+        assert lines == [{"n": 1}, {"error": SHUTTING_DOWN}]
+        assert await scene.ended() == 0

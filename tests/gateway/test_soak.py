@@ -1,4 +1,4 @@
-"""Twenty seconds of the soak: nothing is left of a mixed load while models come and go."""
+"""Twenty seconds of bench/soak_gateway.py: a mixed load leaves nothing behind while Models change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.soak_gateway import soak
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_nothing_is_left_of_a_mixed_load_while_models_come_and_go() -> None:
+def test_a_mixed_load_leaves_nothing_behind_while_models_change() -> None:
     result = asyncio.run(soak(20.0, 16))
     assert result["left"] == {}
     kinds: Counter[str] = Counter()

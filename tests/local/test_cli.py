@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,19 +14,19 @@ from tests.local.parts import document
 
 
 def outcome(*arguments: str | Path) -> object:
-    """The exit status, or the message that goes with status 1."""
+    """Return the exit status, or the message of exit status 1."""
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
     return ended.value.code
 
 
-def test_a_valid_file_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_a_valid_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "m.yaml").write_text(document("m"))
     assert outcome("validate", tmp_path / "m.yaml") == 0
     assert capsys.readouterr().out == f"{tmp_path}/m.yaml: default/m: valid\n"
 
 
-def test_every_problem_of_every_file_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_prints_every_problem_of_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(document("a", parallel=0, keepAlive="soon"))
     (tmp_path / "b.yaml").write_text(document("b"))
     (tmp_path / "c.yaml").write_text("")
@@ -31,36 +35,36 @@ def test_every_problem_of_every_file_is_printed(tmp_path: Path, capsys: pytest.C
     assert "spec.parallel" in said
     assert "spec.keepAlive" in said
     assert "default/b: valid" in said
-    assert "c.yaml: there is no Model in it" in said
+    assert "c.yaml: the file has no Model" in said
 
 
-def test_two_models_with_one_name_are_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_two_models_with_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(document("a", names="[x]"))
     (tmp_path / "b.yaml").write_text(document("b", names="['x:latest']"))
     assert outcome("validate", tmp_path) == 1
-    assert "default/b: the name is taken: x:latest" in capsys.readouterr().out
+    assert "default/b: the name x:latest belongs to Model default/a" in capsys.readouterr().out
 
 
-def test_a_folder_without_model_files_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_a_folder_without_model_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome("validate", tmp_path) == 1
-    assert capsys.readouterr().out == "there is no Model file\n"
+    assert capsys.readouterr().out == "no Model file found; name a YAML file or a folder with YAML files\n"
 
 
-def test_a_file_that_does_not_exist_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome("validate", tmp_path / "none.yaml") == 1
     assert "none.yaml" in capsys.readouterr().out
 
 
-def test_serving_a_path_that_does_not_exist_says_so(tmp_path: Path) -> None:
-    assert outcome("serve", tmp_path / "none") == f"corral: there is no file or folder {tmp_path}/none"
+def test_serve_reports_a_missing_path(tmp_path: Path) -> None:
+    assert outcome("serve", tmp_path / "none") == f"corral: no such file or folder: {tmp_path}/none"
 
 
-def test_serving_an_invalid_file_says_what_is_wrong(tmp_path: Path) -> None:
+def test_serve_reports_the_errors_of_an_invalid_file(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(document("m", parallel=0))
     assert "spec.parallel" in str(outcome("serve", tmp_path / "m.yaml"))
 
 
-def test_serving_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
+def test_serve_reports_a_port_in_use(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(document("m"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -68,18 +72,43 @@ def test_serving_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in str(said)
 
 
-def test_a_setting_that_is_refused_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_names_an_invalid_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_MAX_QUEUE", "none")
     assert "OLLAMA_MAX_QUEUE" in str(outcome("serve", tmp_path))
 
 
-def test_a_port_that_is_no_number_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_not_a_number_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome("serve", ".", "--port", "http") == 2
-    assert "'http' is no port" in capsys.readouterr().err
+    assert "'http' is not a port" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_a_reader_that_leaves_ends_the_command_without_a_message_about_the_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        environment = {**os.environ, "OLLAMA_HOST": f"127.0.0.1:{server.getsockname()[1]}"}
+        pool.submit(_answer, server)
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "corral_server.local", "run", "m", "hello"]
+        with os.fdopen(writing, "wb") as output:
+            done = subprocess.run(
+                command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+            )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def _answer(server: socket.socket) -> None:
+    """Answer the list of models, and one chat with one line."""
+    for line in (b'{"models":[]}', b'{"message":{"role":"assistant","content":"hi"},"done":true}\n'):
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            head = f"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {len(line)}\r\n\r\n"
+            connection.sendall(head.encode() + line)
 
 
 @pytest.mark.parametrize("command", [("ps",), ("run", "m", "hello")])
-def test_asking_a_server_that_is_not_there_says_so(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_and_ps_report_an_unreachable_server(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")

@@ -14,14 +14,14 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1_500, "1.5 KB"), (308_658_830, "309 MB"), (4_700_000_000, "4.7 GB")],
 )
-def test_sizes_are_printed_as_ollama_does(size: int, text: str) -> None:
+def test_sizes_have_ollamas_format(size: int, text: str) -> None:
     assert human_size(size) == text
 
 
 @pytest.mark.parametrize(
     ("size", "vram", "text"), [(100, 0, "100% CPU"), (100, 100, "100% GPU"), (100, 75, "25%/75% CPU/GPU")]
 )
-def test_the_processor_is_derived_from_the_memory(size: int, vram: int, text: str) -> None:
+def test_processor_follows_from_vram(size: int, vram: int, text: str) -> None:
     assert processor(size, vram) == text
 
 
@@ -36,6 +36,6 @@ def test_the_processor_is_derived_from_the_memory(size: int, vram: int, text: st
         (timedelta(hours=2), "2 hours from now"),
     ],
 )
-def test_the_time_that_is_left(left: timedelta, text: str) -> None:
+def test_until_is_the_remaining_time(left: timedelta, text: str) -> None:
     model = ollama.ProcessResponse.Model(expires_at=NOW + left)
     assert until(model, NOW) == text

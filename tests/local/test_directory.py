@@ -4,18 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from corral_core.errors import InvalidName
-from corral_core.snapshot import Demand
-from corral_server.gateway.directory import Endpoint
+from corral_core.base.errors import InvalidName
+from corral_core.planning.snapshot import Demand
+from corral_server.gateway.directory.directory import Endpoint
 from corral_server.local.directory import LocalDirectory
-from corral_server.local.weights import Weights
-from tests.local.parts import Heard, listed, model
+from corral_server.local.files import held_back
+from corral_server.local.metadata import Weights
+from corral_server.local.pulls.pulls import PullState
+from tests.local.parts import RecordedLog, listed, model
 
 
 class FakeRunners:
     def __init__(self) -> None:
         self.ready: dict[str, tuple[Endpoint, ...]] = {}
         self.failed: dict[str, str] = {}
+
+    def context_length(self, key: str) -> int:
+        return 0
 
     def endpoints(self, key: str) -> tuple[Endpoint, ...]:
         return self.ready.get(key, ())
@@ -25,11 +30,11 @@ class FakeRunners:
 
 
 class Made:
-    """A directory with what surrounds it; ``changed`` are the keys that a subscriber heard."""
+    """A directory with its collaborators; ``changed`` are the keys of the notifications."""
 
     def __init__(self) -> None:
         self.runners = FakeRunners()
-        self.log = Heard()
+        self.log = RecordedLog()
         self.woken = 0
         self.changed: list[str] = []
         self.directory = LocalDirectory(self.runners, self.log, self._wake)
@@ -51,33 +56,33 @@ def made() -> Made:
     return built
 
 
-def test_names_are_found_as_ollama_finds_them() -> None:
+def test_names_resolve_like_ollamas() -> None:
     directory = made().directory
     for name in ("llama:1b", "LLAMA:1b", "small", "small:latest", "library/small"):
-        entry = directory.find(name)
-        assert entry is not None
-        assert entry.key == "default/llama"
+        found = directory.find(name)
+        assert found is not None
+        assert found.entry.key == "default/llama"
     assert directory.find("llama") is None
     assert directory.find("unknown") is None
 
 
-def test_a_name_that_cannot_be_parsed_is_an_error() -> None:
+def test_an_invalid_name_is_an_error() -> None:
     with pytest.raises(InvalidName):
         made().directory.find("a b")
 
 
-def test_nothing_is_settled_before_the_first_listing() -> None:
+def test_the_directory_is_not_settled_before_the_first_listing() -> None:
     built = Made()
-    assert not built.directory.settled()
+    assert not built.directory.synced()
     built.directory.replace([])
-    assert built.directory.settled()
+    assert built.directory.synced()
 
 
-def test_entries_come_newest_first() -> None:
+def test_entries_are_sorted_newest_first() -> None:
     assert [entry.key for entry in made().directory.entries()] == ["default/qwen", "default/llama"]
 
 
-def test_runners_that_become_ready_are_told_to_subscribers_once() -> None:
+def test_subscribers_get_one_notification_when_a_runner_becomes_ready() -> None:
     built = made()
     built.runners.ready["default/llama"] = (ENDPOINT,)
     built.directory.changed("default/llama")
@@ -88,7 +93,7 @@ def test_runners_that_become_ready_are_told_to_subscribers_once() -> None:
     assert entry.endpoints == (ENDPOINT,)
 
 
-def test_an_entry_is_the_same_object_until_something_of_it_changes() -> None:
+def test_an_entry_is_the_same_object_until_it_changes() -> None:
     built = made()
     entry = built.directory.get("default/llama")
     built.directory.changed("default/llama")
@@ -110,31 +115,31 @@ def test_a_draining_model_has_no_endpoints_for_new_requests() -> None:
     assert entry.endpoints == (ENDPOINT,)
 
 
-def test_demand_is_kept_as_a_level_and_wakes_the_planner() -> None:
+def test_demand_is_a_level_and_wakes_the_planner() -> None:
     built = made()
     woken = built.woken
-    built.directory.demand("default/llama", 2, 100.0)
-    assert built.directory.wanted("default/llama") == Demand(2, 100.0)
+    built.directory.report_demand("default/llama", 2, 100.0)
+    assert built.directory.demand("default/llama") == Demand(2, 100.0)
     assert built.woken > woken
-    built.directory.demand("default/llama", 0, None)
-    assert built.directory.wanted("default/llama") is None
+    built.directory.report_demand("default/llama", 0, None)
+    assert built.directory.demand("default/llama") is None
 
 
-def test_a_wait_for_a_slot_of_a_warm_model_is_not_logged() -> None:
+def test_pending_requests_of_a_loaded_model_are_not_logged() -> None:
     built = made()
     built.runners.ready["default/llama"] = (ENDPOINT,)
     built.directory.changed("default/llama")
-    built.directory.demand("default/llama", 1, 100.0)
-    built.directory.demand("default/llama", 0, None)
+    built.directory.report_demand("default/llama", 1, 100.0)
+    built.directory.report_demand("default/llama", 0, None)
     assert built.log.events("demand") == []
 
 
-def test_only_the_beginning_and_the_end_of_demand_are_logged() -> None:
+def test_only_the_start_and_the_end_of_demand_are_logged() -> None:
     built = made()
     for waiting in (1, 2, 3):
-        built.directory.demand("default/llama", waiting, 100.0)
-    built.directory.demand("default/llama", 0, None)
-    assert [event["waiting"] for event in built.log.events("demand")] == [1, 0]
+        built.directory.report_demand("default/llama", waiting, 100.0)
+    built.directory.report_demand("default/llama", 0, None)
+    assert [event["pending"] for event in built.log.events("demand")] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -144,12 +149,12 @@ def test_only_the_beginning_and_the_end_of_demand_are_logged() -> None:
         ({"replicas": 0}, "model 'm:latest' is scaled to zero by spec.replicas"),
     ],
 )
-def test_a_model_that_is_switched_off_says_so(spec: dict[str, object], failure: str) -> None:
+def test_a_disabled_model_has_the_reason_as_failure(spec: dict[str, object], failure: str) -> None:
     built = Made()
     built.directory.replace([listed(model(spec=spec))])
-    entry = built.directory.find("m")
-    assert entry is not None
-    assert entry.failure == failure
+    found = built.directory.find("m")
+    assert found is not None
+    assert found.entry.unavailable_reason == failure
 
 
 def test_missing_weights_and_failed_starts_are_failures() -> None:
@@ -157,28 +162,46 @@ def test_missing_weights_and_failed_starts_are_failures() -> None:
     built.directory.replace([replace(LLAMA, weights=Weights(None, "there is no file")), QWEN])
     built.runners.failed["default/qwen"] = "out of memory"
     built.directory.changed("default/qwen")
-    assert [entry.failure for entry in built.directory.entries()] == ["out of memory", "there is no file"]
+    assert [entry.unavailable_reason for entry in built.directory.entries()] == ["out of memory", "there is no file"]
 
 
-def test_the_younger_of_two_models_with_one_name_is_refused_and_says_why() -> None:
+def test_the_younger_of_two_models_with_one_name_keeps_its_other_names() -> None:
     older = replace(model("older", spec={"names": ["x"]}), created=1.0)
     younger = replace(model("younger", spec={"names": ["x", "y"]}), created=2.0)
     built = Made()
     built.directory.replace([listed(younger), listed(older)])
-    entry, refused = built.directory.find("x"), built.directory.find("y")
-    assert entry is not None
-    assert entry.key == "default/older"
-    assert refused is not None
-    assert str(refused.failure).startswith("model 'younger' is not served: ")
-    assert "x:latest" in str(refused.failure)
-    assert built.directory.refused("default/younger")
-    assert [entry.key for entry in built.directory.entries()] == ["default/older"]
-    assert [event["model"] for event in built.log.events("name-refused")] == ["younger"]
+    found = [built.directory.find(name) for name in ("x", "y", "default/younger")]
+    assert [one.entry.key if one else None for one in found] == [
+        "default/older",
+        "default/younger",
+        "default/younger",
+    ]
+    assert {entry.names for entry in built.directory.entries()} == {("x:latest",), ("y:latest",)}
+    [event] = built.log.events("name_lost")
+    assert event["model"] == "younger"
+    reached = "clients reach this Model as y:latest"
+    assert event["reason"] == f"the name x:latest belongs to Model default/older; {reached}"
 
 
-def test_a_removed_model_is_gone_and_its_subscribers_hear_of_it() -> None:
+def test_removing_a_model_notifies_subscribers() -> None:
     built = made()
     built.directory.replace([QWEN])
     assert built.directory.find("small") is None
     assert built.directory.get("default/llama") is None
     assert built.changed == ["default/llama"]
+
+
+def test_an_earlier_version_tells_the_spec_that_follows_and_why_it_cannot_be_pulled() -> None:
+    uri = "ollama://x"
+    newer = listed(model("llama", spec={"source": uri}))
+    newer = replace(newer, weights=Weights(None, missing=(uri,)), pulling=(uri,))
+    [held] = held_back([newer], {LLAMA.model.key: LLAMA})
+    state = PullState(problem="the registry has no such model")
+    directory = LocalDirectory(FakeRunners(), RecordedLog(), lambda: None, pull=lambda _uri: state)
+    directory.replace([held])
+    entry = directory.entries()[0]
+    assert entry.model == LLAMA.model
+    assert entry.latest_spec == newer.model.spec
+    assert entry.latest_problem is not None
+    assert entry.latest_problem.endswith("cannot be pulled: the registry has no such model")
+    assert entry.unavailable_reason is None

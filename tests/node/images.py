@@ -1,11 +1,11 @@
-"""The images that a node of the tests needs, as OCI archives: pause, control and runner.
+"""Images for the tests' node as OCI archives: pause, control and runner.
 
-They lie in ``$XDG_CACHE_HOME/corral/images/`` (``~/.cache`` without that variable), each under a key of everything that
-goes into it, so an image is built when it is asked for the first time or when one of its files has changed. Corral's
-own two come from the Dockerfile by way of ``scripts/images.py``, with buildah and a storage of their own, whose layers
-are kept: an edit of Corral builds the last layers only.
+The archives are in ``$XDG_CACHE_HOME/corral/images/`` (``~/.cache`` without that variable), keyed by all their inputs:
+an image is built at its first use and after one of its files has changed. Corral's two images come from the Dockerfile
+by ``scripts/images.py``, with buildah and its own storage, whose layers are kept: an edit of Corral rebuilds only the
+last layers.
 
-``python -m tests.node.images`` builds what is missing and prints the files.
+``python -m tests.node.images`` builds missing archives and prints their paths.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.llama_wheel import cache_dir
-from tests.node import settings
+from tests.node import node_config
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "gcc": "gcc"}
-"""What it takes to build, and the Debian package of each."""
+"""Programs that the build needs, with their Debian packages."""
 
-_COMMON = ("Dockerfile", "images", "pyproject.toml", "README.md", "LICENSE", "operator", "server")
+_COMMON = ("Dockerfile", "images", "pyproject.toml", "requirements", "README.md", "LICENSE", "operator", "server")
 _PARTS = {
-    "control": (*_COMMON, "requirements/control.txt", "scripts/compile_hook.py"),
-    "runner": (*_COMMON, "requirements/runner.txt", "scripts/llama_wheel.py"),
+    "control": (*_COMMON, "scripts/compile_hook.py"),
+    "runner": (*_COMMON, "scripts/llama_wheel.py"),
 }
 _KEPT = 6
 _STORE_LIMIT = 8 * 1024**3
-"""Bytes after which buildah's storage is thrown away and begun anew."""
+"""Bytes above which buildah's storage is deleted before a build."""
 
 Report = Callable[[str], None]
 
@@ -45,7 +45,7 @@ class ImagesError(Exception):
 
 
 def archives(report: Report | None = None) -> list[Path]:
-    """The archives, built first where they are missing. Raises ImagesError."""
+    """Return the archives; build missing ones. Raises ImagesError."""
     say = report or (lambda line: None)
     files = {"pause": _archive("pause", [ROOT / "tests/node/pause.c"])}
     files |= {name: _archive(name, [ROOT / part for part in parts]) for name, parts in _PARTS.items()}
@@ -71,7 +71,7 @@ def _digest(parts: Sequence[Path]) -> str:
 
 @contextmanager
 def _lock(say: Report) -> Iterator[None]:
-    """One builder at a time; the lock goes with the process that holds it."""
+    """Allow one build at a time; the lock ends with the process that holds it."""
     folder = cache_dir() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:
@@ -100,17 +100,17 @@ def _build(files: dict[str, Path], say: Report) -> None:
 
 
 def _make_pause(store: Path, archive: Path) -> None:
-    """What the node's runtime starts in each pod; written here, since it must come without a registry."""
+    """Build the sandbox image of pods; it is built here because no registry is needed then."""
     with tempfile.TemporaryDirectory(dir=store.parent) as work:
         _run(["gcc", "-static", "-O1", "-o", f"{work}/pause", ROOT / "tests/node/pause.c"], timeout=60)
-        name = settings.PAUSE
+        name = node_config.PAUSE
         _from_scratch(store, name, Path(work) / "pause", target="/pause", entrypoint='["/pause"]')
         _buildah(store, "push", "--quiet", name, f"oci-archive:{work}/pause.tar:{name}")
         (Path(work) / "pause.tar").replace(archive)
 
 
 def _from_scratch(store: Path, name: str, file: Path, *, target: str, entrypoint: str) -> None:
-    """An image of one file."""
+    """Build an image of one file."""
     container = _buildah(store, "from", "scratch").stdout.strip()
     try:
         _buildah(store, "add", "--quiet", container, str(file), target)
@@ -138,7 +138,7 @@ def _run(command: Sequence[str | Path], *, timeout: float, check: bool = True) -
 
 
 def _forget_old(name: str, newest: Path) -> None:
-    """Keeps the last few archives of an image, for a person who goes to and fro between two versions."""
+    """Keep the latest archives of an image, so that switching between versions needs no build."""
     known = sorted(newest.parent.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in known[_KEPT:]:
         path.unlink(missing_ok=True)
@@ -151,7 +151,7 @@ def _limit(store: Path) -> None:
 
 
 def missing() -> str | None:
-    """What this machine lacks to build images; None: nothing."""
+    """Return what this machine lacks to build images; None if nothing."""
     if os.geteuid() != 0:
         return "building images and running a node need root"
     lacking = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]

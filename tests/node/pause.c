@@ -1,18 +1,18 @@
-/* Holds a pod's namespaces: reaps what is left to it, and ends when it is told to. */
+/* PID 1 of a pod: holds its namespaces, reaps orphaned processes, and exits on SIGINT or SIGTERM. */
 #include <signal.h>
 #include <stddef.h>
 #include <sys/wait.h>
 
 int main(void) {
-  sigset_t heard;
-  int got;
-  sigemptyset(&heard);
-  sigaddset(&heard, SIGCHLD);
-  sigaddset(&heard, SIGINT);
-  sigaddset(&heard, SIGTERM);
-  sigprocmask(SIG_BLOCK, &heard, NULL);
-  while (sigwait(&heard, &got) == 0) {
-    if (got != SIGCHLD) return 0;
+  sigset_t signals;
+  int received;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGCHLD);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  sigprocmask(SIG_BLOCK, &signals, NULL);
+  while (sigwait(&signals, &received) == 0) {
+    if (received != SIGCHLD) return 0;
     while (waitpid(-1, NULL, WNOHANG) > 0) continue;
   }
   return 1;

@@ -1,12 +1,12 @@
-"""The Helm release: its own test, its rights, and its way from installation to removal and back."""
+"""The Helm release: its test hook, its permissions, and installation, upgrade, rollback and removal."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.cluster.api import at
-from tests.node.release import CHART, NAME, NAMESPACE, WAKE, Release
-from tests.node.site import AUDITED
+from tests.node.real_cluster import AUDITED
+from tests.node.release import CHART, COLD_START, NAME, NAMESPACE, Release
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
@@ -20,58 +20,58 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
     ],
     ids=["one namespace", "scaled", "ingress"],
 )
-def test_the_api_server_accepts_the_chart_in_every_shape(release: Release, settings: list[str]) -> None:
+def test_the_api_server_accepts_the_chart_with_these_values(release: Release, settings: list[str]) -> None:
     flags = [word for setting in settings for word in ("--set", setting)]
-    shown = release.site.helm("template", "other", str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0", *flags)
+    shown = release.cluster.helm("template", "other", str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0", *flags)
     dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
-    assert "deployment.apps/other-gateway" in release.site.kubectl(*dry, input=shown)
+    assert "deployment.apps/other-gateway" in release.cluster.kubectl(*dry, input=shown)
 
 
-def test_a_misspelt_value_is_refused_by_name(release: Release) -> None:
+def test_a_misspelt_value_is_rejected_by_name(release: Release) -> None:
     with pytest.raises(AssertionError, match="gatway"):
         release.upgrade("--set", "gatway.replicas=3")
 
 
-def test_helm_test_asks_a_question(release: Release, model: str) -> None:
+def test_helm_test_sends_a_prompt(release: Release, model: str) -> None:
     release.add(model)
     release.wait_phase(model, "Idle")
-    release.site.helm("test", NAME, "-n", NAMESPACE, "--timeout", "3m")
+    release.cluster.helm("test", NAME, "-n", NAMESPACE, "--timeout", "3m")
     assert release.replicas(model) == 1
 
 
-def test_operator_and_gateways_are_never_told_that_something_is_forbidden(release: Release, model: str) -> None:
+def test_operator_and_gateways_never_get_forbidden(release: Release, model: str) -> None:
     release.add(model)
-    release.ask(model).result(WAKE)
-    asked = release.site.audited()
-    assert {at(one, "user", "username") for one in asked} == set(AUDITED)
-    forbidden = {_request(one) for one in asked if at(one, "responseStatus", "code") in (401, 403)}
+    release.ask(model).result(COLD_START)
+    requests = release.cluster.control_plane.audited()
+    assert {at(one, "user", "username") for one in requests} == set(AUDITED)
+    forbidden = {_request(one) for one in requests if at(one, "responseStatus", "code") in (401, 403)}
     assert forbidden == set()
 
 
-def test_an_upgrade_and_a_rollback_leave_the_model_answering(release: Release, model: str) -> None:
+def test_models_answer_after_an_upgrade_and_a_rollback(release: Release, model: str) -> None:
     release.add(model)
-    release.ask(model).result(WAKE)
+    release.ask(model).result(COLD_START)
     revision = release.revision()
     release.upgrade("--set", "settings.keepAlive=7m")
     assert release.setting("operator", "OLLAMA_KEEP_ALIVE") == "7m"
-    assert release.ask(model).result(WAKE).ends == 1
-    release.site.helm("rollback", NAME, str(revision), "-n", NAMESPACE, "--wait", "--timeout", "4m")
+    assert release.ask(model).result(COLD_START).ends == 1
+    release.cluster.helm("rollback", NAME, str(revision), "-n", NAMESPACE, "--wait", "--timeout", "4m")
     assert release.setting("operator", "OLLAMA_KEEP_ALIVE") == "5m"
-    assert release.ask(model).result(WAKE).ends == 1
-    release.site.api.delete(release.path(model))
+    assert release.ask(model).result(COLD_START).ends == 1
+    release.cluster.api.delete(release.path(model))
     release.wait_gone(model, 40)  # a runner that missed its SIGTERM would be killed after 70 s
 
 
-def test_uninstalling_keeps_the_models_and_a_new_installation_serves_them(release: Release, model: str) -> None:
+def test_uninstalling_keeps_models_and_a_new_installation_serves_them(release: Release, model: str) -> None:
     release.add(model)
     release.wait_phase(model, "Idle")
-    release.site.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "4m")
+    release.cluster.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "4m")
     try:
         assert release.own_pods("operator") == release.own_pods("gateway") == []
         assert at(release.model(model), "spec", "source")
     finally:
         release.install()
-    assert release.ask(model).result(WAKE).ends == 1
+    assert release.ask(model).result(COLD_START).ends == 1
 
 
 def _request(one: object) -> tuple[str, str, str]:

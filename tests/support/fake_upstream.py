@@ -1,7 +1,7 @@
-"""A runner's stand-in on a real socket that can misbehave in every way a runner can.
+"""Simulated runner on a real socket that can fail in every way a runner can.
 
-It speaks just enough HTTP/1.1. What it does with a request is a behaviour: an async function of the ``Call``; the
-behaviours listed in ``script`` are used first, one a request, then ``behaviour`` for ever.
+It implements a minimal HTTP/1.1. A behaviour, an async function of the ``Call``, handles a request. The behaviours in
+``script`` handle the first requests, one each; ``behaviour`` handles all further ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Call:
-    """One request as it arrived, and the means to answer it."""
+    """A received request, with methods that write its response."""
 
     method: str
     path: str
@@ -39,17 +39,17 @@ class Call:
         await self.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def reset(self) -> None:
-        """The connection ends with a RST, as when a process dies with unread data."""
+        """Close the connection with a RST, as the kernel does for a process that exits with unread data."""
         sock: socket.socket = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     def close(self) -> None:
-        """The connection ends in order (FIN)."""
+        """Close the connection with a FIN."""
         self.writer.close()
 
-    async def gone(self) -> None:
-        """Waits until the other side closes."""
+    async def wait_closed(self) -> None:
+        """Wait until the peer closes the connection."""
         while await self.reader.read(65536):
             pass
 
@@ -58,7 +58,7 @@ Behaviour = Callable[[Call], Awaitable[None]]
 
 
 def reply(status: int = 200, body: bytes = b'{"done":true}', **headers: str) -> Behaviour:
-    """A whole answer; ``_`` in a header's name stands for ``-``."""
+    """Return a behaviour that sends a complete response; ``_`` in a header's name stands for ``-``."""
 
     async def behave(call: Call) -> None:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -68,12 +68,12 @@ def reply(status: int = 200, body: bytes = b'{"done":true}', **headers: str) -> 
     return behave
 
 
-def stream(pieces: Iterable[bytes], *, kind: str = "application/x-ndjson") -> Behaviour:
-    """A chunked answer that ends well."""
+def stream(chunks: Iterable[bytes], *, content_type: str = "application/x-ndjson") -> Behaviour:
+    """Return a behaviour that sends a complete chunked response."""
 
     async def behave(call: Call) -> None:
-        await call.head(200, {"content-type": kind, "transfer-encoding": "chunked"})
-        for piece in pieces:
+        await call.head(200, {"content-type": content_type, "transfer-encoding": "chunked"})
+        for piece in chunks:
             await call.chunk(piece)
         await call.write(b"0\r\n\r\n")
 
@@ -81,7 +81,7 @@ def stream(pieces: Iterable[bytes], *, kind: str = "application/x-ndjson") -> Be
 
 
 def refuse(reason: str = "loading") -> Behaviour:
-    """The runner did not begin it."""
+    """Return a behaviour that rejects the request before it is processed."""
     return reply(503, b'{"error":"not now"}', corral_retry=reason)
 
 
@@ -95,14 +95,14 @@ async def close_at_once(call: Call) -> None:
 
 @dataclass
 class FakeUpstream:
-    """``running``/``most`` count the requests being answered now and at most at any time."""
+    """``running`` is the number of requests in flight, ``max_running`` its maximum."""
 
     behaviour: Behaviour = field(default_factory=reply)
     script: deque[Behaviour] = field(default_factory=deque)
     calls: list[Call] = field(default_factory=list)
     connections: int = 0
     running: int = 0
-    most: int = 0
+    max_running: int = 0
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +113,7 @@ class FakeUpstream:
                 self.calls.append(call)
                 behaviour = self.script.popleft() if self.script else self.behaviour
                 self.running += 1
-                self.most = max(self.most, self.running)
+                self.max_running = max(self.max_running, self.running)
                 try:
                     await behaviour(call)
                 finally:
@@ -134,7 +134,7 @@ class FakeUpstream:
 
 @asynccontextmanager
 async def fake_upstream(behaviour: Behaviour | None = None, *script: Behaviour) -> AsyncIterator[FakeUpstream]:
-    """A running stand-in on a free port of loopback."""
+    """Run a simulated runner on a free loopback port."""
     upstream = FakeUpstream(behaviour or reply(), deque(script))
     tasks: set[asyncio.Task[None]] = set()
 

@@ -1,6 +1,6 @@
-"""Bytes for fuzzing an HTTP server: whole requests and known attacks, cut up, glued together and changed at random.
+"""Inputs for fuzzing an HTTP server: valid requests and known attacks, concatenated, mutated and split at random.
 
-A case is what one connection sends, in the pieces in which it arrives. It follows from seed and number alone.
+A case is the data of one connection, in the segments in which it arrives. It is determined by seed and number.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CORPUS = (
     _post(b"/v1/messages", BODY, b"x-api-key: y", b"connection: keep-alive, x-api-key"),
     _post(b"/v1/completions", STREAM, b"expect: 100-continue"),
     _post(b"/api/embed", b'{"model":"tiny","input":"x"}', b"connection: upgrade", b"upgrade: h2c"),
-    _post(b"/v1/embeddings", b'{"model":"nobody","input":"x"}'),
+    _post(b"/v1/embeddings", b'{"model":"absent","input":"x"}'),
     _post(b"/v1/responses", b'{"model":"tiny","input":"x"}', b"te: trailers", b"keep-alive: 5"),
     _post(b"/api/generate", b'{"model":"tiny","keep_alive":0}'),
     _post(b"/api/show", b'{"model":"tiny"}'),
@@ -81,16 +81,16 @@ TOKENS = (
 )  # fmt: skip
 
 
-def case(seed: int, number: int) -> list[bytes]:
-    """The pieces that one client sends."""
+def fuzz_case(seed: int, number: int) -> list[bytes]:
+    """Return the segments that one client sends."""
     rng = random.Random(f"{seed}:{number}")
     data = b"".join(rng.choice(CORPUS) for _ in range(rng.choice((1, 1, 1, 2, 3))))
     for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 6))):
-        data = _changed(data, rng)
-    return _cut(data, rng)
+        data = _mutate(data, rng)
+    return _split(data, rng)
 
 
-def _changed(data: bytes, rng: random.Random) -> bytes:
+def _mutate(data: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(data) + 1)
     to = min(len(data), at + rng.choice((1, 1, 2, 8, 40)))
     kind = rng.randrange(6)
@@ -108,7 +108,7 @@ def _changed(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + rng.choice(TOKENS) + data[to:]
 
 
-def _cut(data: bytes, rng: random.Random) -> list[bytes]:
+def _split(data: bytes, rng: random.Random) -> list[bytes]:
     kind = rng.randrange(4)
     if kind < 2 or len(data) > 10_000:
         return [data]

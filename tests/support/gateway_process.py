@@ -1,6 +1,6 @@
-"""``corral-gateway`` as a process of its own, with everything real but the cluster: its Models come from the test.
+"""Gateway process with an in-memory directory in place of the cluster.
 
-Run as a module it is that process: the Model ``tiny``, with a runner at the port in UPSTREAM.
+Run as a module, it is the process: a gateway with the Model ``tiny`` and a runner at the port in UPSTREAM.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from unittest import mock
 
-from corral_kube.calls import Calls
+from corral_kube.calls import APICallMetrics
 from corral_server.gateway import main as program
-from corral_server.gateway.kube_directory import KubeSettings
+from corral_server.gateway.directory.kubernetes import KubeSettings
 from tests.support.gateway import MemoryDirectory, entry
 from tests.support.waiting import until
 
@@ -27,7 +27,7 @@ START = 60.0
 
 @dataclass
 class GatewayProcess:
-    """``lines`` is its log so far."""
+    """``lines`` are the log events so far."""
 
     process: subprocess.Popen[str]
     lines: list[dict[str, object]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(upstream: int, **settings: str) -> Iterator[GatewayProcess]:
-    """``settings`` are environment variables."""
+    """Start a gateway; ``settings`` are environment variables. It is killed at the end."""
     environ = {
         **os.environ,
         "OLLAMA_HOST": "127.0.0.1:0",
@@ -77,10 +77,22 @@ def gateway_process(upstream: int, **settings: str) -> Iterator[GatewayProcess]:
 
 
 @asynccontextmanager
-async def _in_memory(settings: KubeSettings, *, gateway_id: str, calls: Calls) -> AsyncIterator[MemoryDirectory]:
+async def _open_memory_directory(
+    settings: KubeSettings, *, gateway_id: str, calls: APICallMetrics
+) -> AsyncIterator[MemoryDirectory]:
     yield MemoryDirectory.of(entry("tiny", int(os.environ["UPSTREAM"]), slots=1))
 
 
+@asynccontextmanager
+async def _open_no_management(
+    environ: Mapping[str, str], settings: KubeSettings, *, calls: APICallMetrics
+) -> AsyncIterator[None]:
+    yield None
+
+
 if __name__ == "__main__":
-    with mock.patch.object(program, "open_directory", _in_memory):
+    with (
+        mock.patch.object(program, "open_directory", _open_memory_directory),
+        mock.patch.object(program, "open_management", _open_no_management),
+    ):
         program.main()

@@ -1,4 +1,4 @@
-"""Small synthetic GGUF files: valid ones, and the raw pieces to write bad ones from."""
+"""Synthetic GGUF files: valid ones, and the parts for invalid ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from dataclasses import dataclass, field
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 
 _LAYOUTS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
-_SIZES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34)}
-"""ggml type: values of a block, bytes of a block."""
+_SIZES = {
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    8: (32, 34),
+    12: (256, 144),
+    14: (256, 210),
+    30: (1, 2),
+    39: (32, 17),
+}
+"""ggml type to values per block and bytes per block."""
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """A value of a given GGUF type; for an array ``item`` is the type of the elements."""
+class TypedValue:
+    """A value with an explicit GGUF type; ``item`` is the element type of an array."""
 
     kind: int
     value: object
@@ -24,7 +34,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class FakeTensor:
-    """A tensor, of zeros without ``data``; ``kind`` is a ggml type (0 F32, 1 F16, 2 Q4_0, 3 Q4_1, 8 Q8_0)."""
+    """A tensor of ``data`` or zeros; ``kind`` is a ggml type (0 F32, 1 F16, 2 Q4_0, 3 Q4_1, 8 Q8_0, ...)."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +50,7 @@ class FakeTensor:
         return elements // block * size
 
 
-Value = int | float | bool | str | Sequence[str] | Typed
+Value = int | float | bool | str | Sequence[str] | TypedValue
 
 LLAMA: Mapping[str, Value] = {
     "general.architecture": "llama",
@@ -66,44 +76,45 @@ def gguf_bytes(
     alignment: int = 32,
     data: bool = True,
 ) -> bytes:
-    """A whole file; ``values`` replaces LLAMA, and without ``data`` the file ends after its header."""
+    """Build a file; ``values`` replaces LLAMA, and without ``data`` the file ends after the header."""
     values = LLAMA if values is None else values
     infos, offset, contents = b"", 0, list[bytes]()
     for tensor in tensors:
-        infos += text(tensor.name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
+        infos += encode_string(tensor.name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
         infos += struct.pack("<IQ", tensor.kind, offset)
         padded = -(-tensor.size // alignment) * alignment
-        contents.append((tensor.data or b"").ljust(padded, b"\0"))
+        if data:
+            contents.append((tensor.data or b"").ljust(padded, b"\0"))
         offset += padded
     head = struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(values))
-    header = head + b"".join(text(key) + _typed(value) for key, value in values.items()) + infos
+    header = head + b"".join(encode_string(key) + _encode_typed(value) for key, value in values.items()) + infos
     padding = bytes(-len(header) % alignment)
     return b"".join((header, padding, *contents)) if data else header
 
 
-def text(value: str) -> bytes:
-    """A length-prefixed text."""
+def encode_string(value: str) -> bytes:
+    """Encode a length-prefixed string."""
     encoded = value.encode()
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _typed(value: Value) -> bytes:
-    if isinstance(value, Typed):
-        return struct.pack("<I", value.kind) + _raw(value)
+def _encode_typed(value: Value) -> bytes:
+    if isinstance(value, TypedValue):
+        return struct.pack("<I", value.kind) + _encode_value(value)
     if isinstance(value, str):
-        return _typed(Typed(STRING, value))
+        return _encode_typed(TypedValue(STRING, value))
     if isinstance(value, bool):
-        return _typed(Typed(BOOL, value))
+        return _encode_typed(TypedValue(BOOL, value))
     if isinstance(value, int | float):
-        return _typed(Typed(U32 if isinstance(value, int) else F32, value))
-    return _typed(Typed(ARRAY, list(value), item=STRING))
+        return _encode_typed(TypedValue(U32 if isinstance(value, int) else F32, value))
+    return _encode_typed(TypedValue(ARRAY, list(value), item=STRING))
 
 
-def _raw(value: Typed) -> bytes:
+def _encode_value(value: TypedValue) -> bytes:
     if value.kind == STRING:
-        return text(str(value.value))
+        return encode_string(str(value.value))
     if value.kind != ARRAY:
         return struct.pack("<" + _LAYOUTS[value.kind], value.value)
     assert isinstance(value.value, list)
-    items = [item if isinstance(item, Typed) else Typed(value.item, item) for item in value.value]
-    return struct.pack("<IQ", value.item, len(items)) + b"".join(_raw(item) for item in items)
+    items = [item if isinstance(item, TypedValue) else TypedValue(value.item, item) for item in value.value]
+    return struct.pack("<IQ", value.item, len(items)) + b"".join(_encode_value(item) for item in items)

@@ -1,4 +1,4 @@
-"""A small synthetic LoRA adapter for SmolLM2-135M-Instruct, strong enough to change what the model says."""
+"""Small synthetic LoRA adapter for SmolLM2-135M-Instruct, strong enough to change the generated text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.gguf_files import FakeTensor, Typed, Value, gguf_bytes
+from tests.support.gguf_files import FakeTensor, TypedValue, Value, gguf_bytes
 
 WIDTH, LAYERS = 576, 30
 _F32 = 6
@@ -15,9 +15,9 @@ _F32 = 6
 def write_lora(
     path: Path, *, seed: int, rank: int = 4, strength: float = 2.0, width: int = WIDTH, layers: int = LAYERS
 ) -> Path:
-    """Changes the query and output projections of each layer's attention; other seeds, other changes.
+    """Write an adapter of the query and output projections in each layer's attention, with random values by ``seed``.
 
-    With another ``width`` the adapter does not fit the model, but one of that width and of as many ``layers``.
+    ``width`` and ``layers`` must equal those of the model; by default they are those of SmolLM2.
     """
     random = np.random.default_rng(seed)
     tensors = []
@@ -32,7 +32,7 @@ def write_lora(
         "general.type": "adapter",
         "general.architecture": "llama",
         "adapter.type": "lora",
-        "adapter.lora.alpha": Typed(_F32, float(rank)),
+        "adapter.lora.alpha": TypedValue(_F32, float(rank)),
     }
     path.write_bytes(gguf_bytes(values, tensors))
     return path

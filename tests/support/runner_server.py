@@ -1,4 +1,4 @@
-"""The runner's routes over a fake engine, served by a real uvicorn in a thread on a port of its own."""
+"""Runner application with a fake engine, served by uvicorn in a thread."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import httpx
 
-from corral_core.facts import ModelFacts
-from corral_core.model import ModelSpec
-from corral_core.names import canonical
-from corral_server.runner.generation import Engine
-from corral_server.runner.keepalive import KeepAlive
-from corral_server.runner.options import Options
-from corral_server.runner.process import listener
-from corral_server.runner.serving import server_of
-from corral_server.runner.state import Loaded, RunnerState
-from corral_server.runner.templates import ChatTemplate
+from corral_core.base.names import canonical_name
+from corral_core.contracts.model_metadata import ModelMetadata
+from corral_core.contracts.source_defaults import NO_DEFAULTS, SourceDefaults
+from corral_core.model.model import ModelSpec
+from corral_server.runner.chat.loaded_model import LoadedModel
+from corral_server.runner.chat.options import GenerationOptions
+from corral_server.runner.engine.generation import Engine
+from corral_server.runner.lifecycle.keep_alive import KeepAlive
+from corral_server.runner.lifecycle.process import open_listener
+from corral_server.runner.lifecycle.state import RunnerState
+from corral_server.runner.server import create_server
+from corral_server.runner.templates.templates import ChatTemplate
+from tests.support.sample_metadata import SMOLLM2_METADATA
 from tests.support.waiting import until
 
 T = TypeVar("T")
@@ -29,42 +32,32 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
-FACTS = ModelFacts(
-    size=1234,
-    family="llama",
-    families=("llama",),
-    parameter_size="135M",
-    parameter_count=135_000_000,
-    quantization_level="Q4_1",
-    context_length=8192,
-    embedding_length=576,
-    capabilities=("completion",),
-    template=TEMPLATE,
-    info={"general.architecture": "llama", "tokenizer.ggml.tokens": None},
-)
+METADATA = replace(SMOLLM2_METADATA, size=1234, parameter_count=135_000_000, template=TEMPLATE)
 
 
 def runner_state(
     engine: Engine | None = None,
     *,
     template: str = TEMPLATE,
-    facts: ModelFacts = FACTS,
+    metadata: ModelMetadata = METADATA,
     spec: Mapping[str, object] = {},
+    defaults: SourceDefaults = NO_DEFAULTS,
 ) -> RunnerState:
-    """Loaded when there is an engine."""
+    """Return a state that has the model loaded if there is an engine."""
     model = ModelSpec.model_validate({"source": "package://weights/tiny.gguf", **spec})
     state = RunnerState("default/tiny", model, KeepAlive(300.0))
     if engine is not None:
         chat = ChatTemplate(template, bos=engine.bos_text, eos=engine.eos_text)
-        options = Options().updated(dict(model.parameters))
-        adapters = frozenset(canonical(adapter.name) for adapter in model.adapters)
-        state.now_loaded(Loaded(engine, facts, chat, options, model.system or "", adapters))
+        options = GenerationOptions().merged(dict(model.parameters))
+        adapters = frozenset(canonical_name(adapter.name) for adapter in model.adapters)
+        loaded = LoadedModel(engine, metadata, chat, options, model.system or "", adapters)
+        state.set_loaded(replace(loaded, defaults=defaults))
     return state
 
 
 @dataclass
 class ServedRunner:
-    """``http`` speaks to it; ``call`` runs a function in its event loop, where the state may be touched."""
+    """A running server and a client for it; ``call`` runs a function in its event loop."""
 
     state: RunnerState
     loop: asyncio.AbstractEventLoop
@@ -85,9 +78,9 @@ class ServedRunner:
 
 
 @contextlib.contextmanager
-def served(state: RunnerState) -> Iterator[ServedRunner]:
-    sock = listener("127.0.0.1", 0, None)
-    server, loops = server_of(state), list[asyncio.AbstractEventLoop]()
+def serving_state(state: RunnerState) -> Iterator[ServedRunner]:
+    sock = open_listener("127.0.0.1", 0, None)
+    server, loops = create_server(state), list[asyncio.AbstractEventLoop]()
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
@@ -110,6 +103,6 @@ def served(state: RunnerState) -> Iterator[ServedRunner]:
 
 @contextlib.contextmanager
 def serving(engine: Engine, **more: object) -> Iterator[ServedRunner]:
-    """A loaded runner; ``more`` goes to ``runner_state``."""
-    with served(runner_state(engine, **more)) as runner:  # type: ignore[arg-type]  # checked by runner_state itself
+    """Serve a loaded runner; ``more`` are arguments of ``runner_state``."""
+    with serving_state(runner_state(engine, **more)) as runner:  # type: ignore[arg-type]  # checked by runner_state itself
         yield runner

@@ -1,4 +1,4 @@
-"""Waiting ends with the result, or with words on what did not come true."""
+"""Waiting ends with the result, or with an error that names the condition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_first_true_result_is_returned() -> None:
     assert until(lambda: next(counter) == 3 and "three") == "three"
 
 
-def test_a_failed_assertion_counts_as_not_yet() -> None:
+def test_a_failed_assertion_is_evaluated_again() -> None:
     counter = _counting()
 
     def condition() -> bool:
@@ -29,12 +29,12 @@ def test_a_failed_assertion_counts_as_not_yet() -> None:
     assert until(condition)
 
 
-def test_the_deadline_says_what_did_not_come_true() -> None:
+def test_the_error_at_the_deadline_names_the_condition() -> None:
     with pytest.raises(AssertionError, match=r"the pod did not come true in 0\.02 s"):
         until(lambda: False, timeout=0.02, what="the pod")
 
 
-def test_other_errors_come_through_at_once() -> None:
+def test_other_errors_are_raised_at_once() -> None:
     def condition() -> bool:
         raise ValueError("broken")
 
@@ -42,17 +42,14 @@ def test_other_errors_come_through_at_once() -> None:
         until(condition, timeout=5)
 
 
-def test_coroutines_wait_on_plain_and_async_conditions() -> None:
-    async def check() -> None:
-        done = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.02, done.set)
-        assert await auntil(done.is_set)
+async def test_coroutines_wait_for_plain_and_async_conditions() -> None:
+    done = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, done.set)
+    assert await auntil(done.is_set)
 
-        async def answer() -> str:
-            return "yes"
+    async def answer() -> str:
+        return "yes"
 
-        assert await auntil(answer) == "yes"
-        with pytest.raises(AssertionError, match="the answer"):
-            await auntil(lambda: False, timeout=0.02, what="the answer")
-
-    asyncio.run(check())
+    assert await auntil(answer) == "yes"
+    with pytest.raises(AssertionError, match="the answer"):
+        await auntil(lambda: False, timeout=0.02, what="the answer")

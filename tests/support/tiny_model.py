@@ -1,6 +1,6 @@
-"""A whole model of four hundred kilobytes: bytes as tokens, random weights. Nonsense, thousands of tokens a second.
+"""Model of 400 KB with byte tokens and random weights that generates thousands of tokens per second.
 
-For tests and measurements of what surrounds the decoding, not of what is said.
+For tests and benchmarks that do not depend on the generated text, which is meaningless.
 """
 
 from __future__ import annotations
@@ -10,22 +10,37 @@ from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.gguf_files import ARRAY, I32, FakeTensor, Typed, Value, gguf_bytes
+from tests.support.gguf_files import ARRAY, I32, FakeTensor, TypedValue, Value, gguf_bytes
 
 EMBEDDING, HEADS, INNER, LAYERS = 64, 4, 96, 2
 BOS, EOS = "<s>", "</s>"
 TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
 
-def write(folder: Path, *, context: int = 2048, seed: int = 1, change: Mapping[str, Value] = {}) -> Path:
-    """``change`` are values of the header that are others, perhaps senseless ones."""
+def write_tiny_model(
+    folder: Path, *, context_length: int = 2048, seed: int = 1, overrides: Mapping[str, Value] = {}
+) -> Path:
+    """Write the model; ``overrides`` replace values of its metadata, by invalid ones too."""
     path = folder / "tiny.gguf"
-    path.write_bytes(gguf_bytes({**_values(context), **change}, _tensors(random.Random(seed))))
+    path.write_bytes(gguf_bytes({**_values(context_length), **overrides}, _tensors(random.Random(seed))))
     return path
 
 
+def tokenizer_values() -> dict[str, Value]:
+    """Return the keys of the tokenizer, which has 259 tokens."""
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": [*(_as_text(byte) for byte in range(256)), "th", BOS, EOS],
+        "tokenizer.ggml.token_type": TypedValue(ARRAY, [1] * 257 + [3, 3], I32),
+        "tokenizer.ggml.merges": ["t h"],
+        "tokenizer.ggml.bos_token_id": 257,
+        "tokenizer.ggml.eos_token_id": 258,
+        "tokenizer.chat_template": TEMPLATE,
+    }
+
+
 def _values(context: int) -> dict[str, Value]:
-    tokens = [*(_as_text(byte) for byte in range(256)), "th", BOS, EOS]
     return {
         "general.architecture": "llama",
         "general.name": "Tiny",
@@ -36,19 +51,12 @@ def _values(context: int) -> dict[str, Value]:
         "llama.attention.head_count": HEADS,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.dimension_count": EMBEDDING // HEADS,
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": Typed(ARRAY, [1] * 257 + [3, 3], I32),
-        "tokenizer.ggml.merges": ["t h"],
-        "tokenizer.ggml.bos_token_id": 257,
-        "tokenizer.ggml.eos_token_id": 258,
-        "tokenizer.chat_template": TEMPLATE,
+        **tokenizer_values(),
     }
 
 
 def _as_text(byte: int) -> str:
-    """GPT-2's letters for bytes: printable ones stand for themselves, others move above 255."""
+    """Return GPT-2's character for a byte: printable bytes map to themselves, others to code points above 255."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     if byte in printable:
         return chr(byte)

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, so that no test sleeps for a fixed time and none waits for ever."""
+"""Waiting for a condition with a deadline, so that no test sleeps for a fixed time or waits without limit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TypeVar, overload
 T = TypeVar("T")
 
 INTERVAL = 0.01
-"""Seconds between two looks at the condition; dearer conditions take a longer one."""
+"""Seconds between two evaluations of the condition; expensive conditions take a longer interval."""
 
 
 def until(
     condition: Callable[[], T | None], timeout: float = 10.0, *, what: str = "the condition", interval: float = INTERVAL
 ) -> T:
-    """The first true result of ``condition``, asked again and again; AssertionError after ``timeout`` seconds.
+    """Evaluate ``condition`` until it is true and return its result; raise AssertionError after ``timeout`` seconds.
 
-    A condition may raise AssertionError to say what it misses: that counts as not yet.
+    A condition may raise AssertionError with what is missing; it is evaluated again.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -46,7 +46,7 @@ async def auntil(
     *,
     what: str = "the condition",
 ) -> T:
-    """``until`` for coroutines: the condition is a plain function or an async one, and the loop goes on meanwhile."""
+    """Do the same as ``until`` in a coroutine; the condition is a plain or an async function."""
     deadline = time.monotonic() + timeout
     while True:
         missing = None

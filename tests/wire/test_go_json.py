@@ -1,4 +1,4 @@
-"""The words of Go's decoder for what is no JSON, as Ollama's server answered these very texts."""
+"""Error texts of Go's JSON decoder, as Ollama's server returned them for these inputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _CASES = [
 
 
 @pytest.mark.parametrize(("text", "words"), _CASES)
-def test_the_words_of_gos_decoder(text: str, words: str) -> None:
+def test_syntax_errors_have_the_texts_of_gos_decoder(text: str, words: str) -> None:
     with pytest.raises(json.JSONDecodeError) as raised:
         json.JSONDecoder().raw_decode(text)
     assert syntax_error(text, raised.value) == words
@@ -57,5 +57,5 @@ def test_the_words_of_gos_decoder(text: str, words: str) -> None:
         ("-Infinity", "invalid character 'I' in numeric literal"),
     ],
 )
-def test_numbers_that_json_lacks(name: str, words: str) -> None:
+def test_constants_that_json_does_not_have(name: str, words: str) -> None:
     assert constant_error(name) == words

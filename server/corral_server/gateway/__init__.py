@@ -1,1 +1,1 @@
-"""The front door: admits, queues and routes requests to runners."""
+"""Gateway: admits, queues and routes requests to runners."""

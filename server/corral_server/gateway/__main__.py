@@ -1,14 +1,9 @@
-"""``python -m corral_server.gateway``.
+"""Entry point of ``python -m corral_server.gateway``. SIGTERM gets a handler before the slow imports."""
 
-As the first process of a container, it gets only the signals that it handles: SIGTERM has a handler before the imports,
-which take long enough for a pod to be told to end meanwhile. Those who drain set their own one later.
-"""
+from corral_server.system.signals import exit_on_sigterm
 
-import os
-import signal
+exit_on_sigterm()
 
-signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
-
-from corral_server.gateway.main import main  # noqa: E402  # see above
+from corral_server.gateway.main import main  # noqa: E402  # after the handler
 
 main()

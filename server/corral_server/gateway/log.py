@@ -1,9 +1,11 @@
-"""The gateway's own events, as ``corral_core.jsonlog`` writes them."""
+"""Log events of the gateway."""
 
 from __future__ import annotations
 
-from corral_core import jsonlog
+import logging
+
+from corral_core.base import json_log
 
 
-def event(name: str, **fields: object) -> None:
-    jsonlog.event("corral.gateway", name, fields=fields)
+def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
+    json_log.log_event("corral.gateway", name, level=level, fields=fields)

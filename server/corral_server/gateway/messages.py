@@ -1,124 +1,100 @@
-"""One request as the gateway sees it, and the answers that it gives itself.
-
-Names of headers are lower-case bytes, as ASGI has them. Nothing here reads a body.
-"""
+"""Requests and responses as the gateway's handlers see them, above the HTTP server's exchange."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
 
+from corral_server.gateway.bodies.memory import BodyReservation
+from corral_server.gateway.http_server.exchange import Exchange, Headers
+from corral_server.gateway.observability.request_metrics import RequestMetrics
 from corral_server.wire.errors import error_body
-
-if TYPE_CHECKING:
-    from corral_server.gateway.bodies import Held
-    from corral_server.gateway.front.exchange import Exchange
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from corral_server.wire.request_limits import NO_REQUEST_LIMITS
 
 JSON_TYPE = b"application/json; charset=utf-8"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 
 
 class Request:
-    """What handlers get.
+    """A request whose head is complete.
 
-    ``path`` is decoded; ``length`` is the Content-Length header, ``encoding`` Content-Encoding, ``connection`` all
-    Connection headers; ``extra`` are headers that every answer to this request carries; ``exchange`` is there under the
-    gateway's own server; ``model`` is the name that it asks for, once that is known; ``started`` is set once an answer
-    has begun. ``body`` is there while it is needed, and ``held`` the room that it takes.
+    ``path`` is decoded and without the gateway's prefix. ``content_length``, ``content_encoding`` and ``connection``
+    (all of its values) are request headers. ``response_headers`` are added to every response to this request. ``model``
+    is the model's name as the client wrote it, ``model_name`` the canonical one that the runner gets; both are empty
+    until they are known. ``namespace`` is the one that the API key is for, empty without one. ``num_ctx`` is the
+    context length that the request asks for, 0 if for none. ``body`` is kept only while it is needed, ``reservation``
+    is the memory that it takes. ``limits`` are those of the client's API key. ``metrics`` records the request for
+    metrics, access log and traces; None for probes.
     """
 
     __slots__ = (
         "body",
         "connection",
-        "encoding",
+        "content_encoding",
+        "content_length",
         "exchange",
-        "extra",
         "headers",
-        "held",
-        "length",
-        "method",
+        "limits",
+        "metrics",
         "model",
+        "model_name",
+        "namespace",
+        "num_ctx",
         "path",
-        "query",
-        "receive",
-        "send",
-        "started",
+        "reservation",
+        "response_headers",
     )
 
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: bytes,
-        headers: Headers,
-        receive: Receive,
-        send: Send,
-        exchange: Exchange | None,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.receive = receive
-        self.send = send
+    def __init__(self, exchange: Exchange, *, prefix: str = "") -> None:
         self.exchange = exchange
-        self.extra: Headers = []
-        self.length = b""
+        self.path = without_prefix(prefix, exchange.path) if prefix else exchange.path
+        self.headers = exchange.headers
+        self.response_headers: Headers = []
+        self.content_length = b""
+        self.content_encoding = b""
         self.connection = b""
-        self.encoding = b""
         self.model = ""
-        self.started = False
+        self.model_name = ""
+        self.namespace = ""
+        self.num_ctx = 0
         self.body = b""
-        self.held: Held | None = None
+        self.reservation: BodyReservation | None = None
+        self.limits = NO_REQUEST_LIMITS
+        self.metrics: RequestMetrics | None = None
 
-    def let_go(self) -> None:
-        """The body is not needed any more."""
+    @property
+    def method(self) -> str:
+        return self.exchange.method
+
+    def release_body(self) -> None:
+        """Drop the body and give its memory back."""
         self.body = b""
-        if self.held is not None:
-            self.held.free()
+        if self.reservation is not None:
+            self.reservation.release()
 
     def header(self, name: bytes) -> bytes:
-        """The first value of this header, empty when there is none."""
+        """Return the first value of this header, empty when there is none."""
         return next((value for key, value in self.headers if key == name), b"")
 
-    def broke(self) -> None:
-        """The answer that has begun ends too early."""
-        if self.exchange is not None and self.exchange.record is not None:
-            self.exchange.record.broken = True
+    def mark_incomplete(self) -> None:
+        """Record that the response that has started ends too early."""
+        if self.metrics is not None and not self.exchange.closed:
+            self.metrics.incomplete = True
 
 
-def request_of(scope: Scope, receive: Receive, send: Send, *, prefix: str = "") -> Request:
-    """The request of an ASGI call; for ``prefix`` see ``without``."""
-    return Request(
-        scope["method"],
-        without(prefix, scope["path"]),
-        query=scope["query_string"],
-        headers=list(scope["headers"]),
-        receive=receive,
-        send=send,
-        exchange=scope.get("corral.exchange"),
-    )
+def without_prefix(prefix: str, path: str) -> str:
+    """Return the path without ``prefix``, unchanged where it does not begin with it.
 
-
-def without(prefix: str, path: str) -> str:
-    """The path less the prefix, where it is there; that has a "/" at its begin and none at its end, or is empty."""
+    ``prefix`` begins with a slash and does not end with one, or is empty.
+    """
     if prefix and f"{path}/".startswith(f"{prefix}/"):
         return path[len(prefix) :] or "/"
     return path
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole response."""
 
     status: int
@@ -127,32 +103,33 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def json_answer(value: object, *, status: int = 200) -> Answer:
-    return Answer(status, to_json(value))
+def json_response(value: object) -> Response:
+    return Response(200, to_json(value))
 
 
 def to_json(value: object) -> bytes:
-    """Compact UTF-8 JSON; lone surrogates, which UTF-8 cannot carry, come out as ``?``."""
+    """Encode as compact UTF-8 JSON; lone surrogates, which UTF-8 cannot carry, become ``?``."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def error_answer(path: str, status: int, message: str, *, retry_after: int | None = None) -> Answer:
-    """An error in the wire format of ``path``; ``retry_after`` is in seconds."""
+def error_response(path: str, status: int, message: str, *, retry_after: int | None = None) -> Response:
+    """Make an error in the format of the API that ``path`` belongs to; ``retry_after`` is in seconds."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if retry_after is not None:
         headers = ((b"retry-after", b"%d" % retry_after),)
     elif status == 401:
         headers = ((b"www-authenticate", b"Bearer"),)
-    return Answer(status, error_body(path, status, message), JSON_TYPE, headers)
+    return Response(status, error_body(path, status, message), JSON_TYPE, headers)
 
 
-async def send_answer(request: Request, answer: Answer) -> None:
-    """Writes the answer; for HEAD the server leaves the body away and keeps its length."""
-    request.started = True
-    headers: Headers = [(b"date", formatdate(usegmt=True).encode()), *answer.headers, *request.extra]
-    if answer.content_type is not None and (answer.body or answer.status == 200):
-        headers.append((b"content-type", answer.content_type))
-    if answer.status != 204:
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    await request.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await request.send({"type": "http.response.body", "body": answer.body, "more_body": False})
+async def send_response(request: Request, response: Response) -> None:
+    """Send the response. For HEAD the exchange leaves the body out and keeps its length."""
+    headers: Headers = [(b"date", formatdate(usegmt=True).encode()), *response.headers, *request.response_headers]
+    if response.content_type is not None and (response.body or response.status == 200):
+        headers.append((b"content-type", response.content_type))
+    if response.status != 204:
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    exchange = request.exchange
+    await exchange.drain()
+    exchange.start_response(response.status, headers)
+    exchange.write(response.body, last=True)

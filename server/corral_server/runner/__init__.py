@@ -1,1 +1,1 @@
-"""The inference server: one model, one process, every API."""
+"""Runner: the inference server of one model, one process with all APIs."""

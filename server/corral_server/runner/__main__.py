@@ -1,19 +1,22 @@
-"""``python -m corral_server.runner``.
+"""Entry point of ``python -m corral_server.runner``.
 
-As the first process of a container, it gets only the signals that it handles: SIGTERM has a handler before the imports,
-which take long enough for a pod to be told to end meanwhile. Those who drain set their own one later. Its socket
-listens before them too: the kubelet's first question then waits for the load, where a refused one would only be asked
-again a second later.
+Two things happen before the remaining modules are imported, because the imports take long enough to matter:
+
+- SIGTERM gets a handler. As PID 1 of a container the process receives only signals that it handles. The runner replaces
+  the handler when it starts to serve.
+- The socket listens. The kubelet's first readiness probe then waits in the backlog until the runner answers; a refused
+  probe would be repeated only a second later.
 """
 
 import os
-import signal
 
-signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+from corral_server.system.signals import exit_on_sigterm
 
-from corral_server.runner.process import listen_early  # noqa: E402  # see above
+exit_on_sigterm()
 
-listen_early(os.environ)
+from corral_server.runner.lifecycle.process import listen_before_imports  # noqa: E402  # see above
+
+listen_before_imports(os.environ)
 
 from corral_server.runner.main import main  # noqa: E402  # see above
 

@@ -1,12 +1,21 @@
-"""Errors as each API writes them, chosen by the path that was called.
+"""Error responses in the format of each API, selected by the path that was called.
 
-Native paths answer ``{"error": text}``, OpenAI's an ``error`` object with Ollama's types, Anthropic's a typed envelope.
+Ollama's paths have ``{"error": text}``, OpenAI's an ``error`` object with Ollama's types (``NewError`` in Ollama's
+``openai/openai.go``), Anthropic's a typed envelope (``NewError`` in ``anthropic/anthropic.go``), those of llama.cpp's
+server OpenAI's object with the status (``format_error_response`` in its ``tools/server/server-common.cpp``).
 """
 
 from __future__ import annotations
 
-import json
 import secrets
+
+from corral_server.wire.event_stream import server_sent_event
+from corral_server.wire.json_encoding import compact_json
+
+LLAMA_SERVER_PATHS = frozenset(
+    ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank", "/tokenize", "/detokenize", "/infill")
+)
+"""Paths of llama.cpp's server. Their errors have OpenAI's members, with the status as ``code``."""
 
 QUEUE_FULL = "server busy, please try again.  maximum pending requests exceeded"
 RUNNER_STOPPED = (
@@ -21,6 +30,13 @@ _OPENAI_TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+_LLAMA_SERVER_TYPES = {
+    **_OPENAI_TYPES,
+    500: "server_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
+}
+_ANTHROPIC_PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -35,9 +51,9 @@ _ANTHROPIC_TYPES = {
 
 
 class ApiError(Exception):
-    """A request that is answered with an error; ``message`` is the literal text clients match on.
+    """An error response; ``message`` is the literal text that clients match on.
 
-    ``retry_after`` is in how many seconds the client had better come again, None when nobody can tell.
+    ``retry_after`` is the number of seconds after which the client should retry, None when there is no estimate.
     """
 
     def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
@@ -48,27 +64,31 @@ class ApiError(Exception):
 
 
 def error_object(path: str, status: int, message: str) -> dict[str, object]:
-    """The JSON object that the API at ``path`` uses for an error."""
-    if path == "/v1/messages":
+    """Return the JSON object of an error in the format of the API at ``path``.
+
+    Of a 401 the ``ollama`` command prints ``status`` (``AuthorizationError`` in Ollama's ``api/types.go``).
+    """
+    if path in _ANTHROPIC_PATHS:
         kind = _ANTHROPIC_TYPES.get(status, "api_error")
         request_id = f"req_{secrets.token_hex(12)}"
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+    if path in LLAMA_SERVER_PATHS:
+        kind = _LLAMA_SERVER_TYPES.get(status, "api_error")
+        return {"error": {"message": message, "type": kind, "param": None, "code": status}}
     if path.startswith("/v1/"):
         kind = _OPENAI_TYPES.get(status, "api_error")
         return {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return {"error": message}
+    return {"error": message, "status": message} if status == 401 else {"error": message}
 
 
 def error_body(path: str, status: int, message: str) -> bytes:
-    """``error_object`` as JSON bytes."""
-    return json.dumps(error_object(path, status, message), ensure_ascii=False, separators=(",", ":")).encode()
+    """Encode ``error_object`` as JSON."""
+    return compact_json(error_object(path, status, message)).encode()
 
 
 def stream_error(path: str, message: str) -> bytes:
-    """What ends a stream that has begun: a last line (native) or event (OpenAI, Anthropic) that names the error."""
-    body = error_body(path, 500, message)
-    if path == "/v1/messages":
-        return b"event: error\ndata: " + body + b"\n\n"
-    if path.startswith("/v1/"):
-        return b"data: " + body + b"\n\n"
-    return body + b"\n"
+    """Encode an error that ends a started stream: a line in Ollama's API, an event in OpenAI's and Anthropic's."""
+    body = compact_json(error_object(path, 500, message))
+    if not path.startswith("/v1/") and path not in LLAMA_SERVER_PATHS:
+        return body.encode() + b"\n"
+    return server_sent_event(body, "error" if path in _ANTHROPIC_PATHS else "")

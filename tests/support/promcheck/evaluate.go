@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// Times are seconds. Values are texts, for NaN and Inf are no JSON.
+// Times are in seconds. Values are strings, because JSON has no NaN and Inf.
 type point struct {
 	At    float64 `json:"at"`
 	Value string  `json:"value"`
@@ -29,7 +29,7 @@ type series struct {
 	Points []point           `json:"points"`
 }
 
-type question struct {
+type rangeQuery struct {
 	Query string  `json:"query"`
 	Start float64 `json:"start"`
 	End   float64 `json:"end"`
@@ -37,14 +37,14 @@ type question struct {
 }
 
 func evaluate() error {
-	var asked struct {
-		Series    []series   `json:"series"`
-		Questions []question `json:"questions"`
+	var request struct {
+		Series  []series     `json:"series"`
+		Queries []rangeQuery `json:"queries"`
 	}
-	if err := json.NewDecoder(os.Stdin).Decode(&asked); err != nil {
+	if err := json.NewDecoder(os.Stdin).Decode(&request); err != nil {
 		return err
 	}
-	kept, err := newMemory(asked.Series)
+	storage, err := newMemory(request.Series)
 	if err != nil {
 		return err
 	}
@@ -54,18 +54,18 @@ func evaluate() error {
 		LookbackDelta: 5 * time.Minute,
 		Parser:        parser.NewParser(parser.Options{}),
 	})
-	answers := make([][]series, len(asked.Questions))
-	for i, each := range asked.Questions {
-		if answers[i], err = answer(engine, kept, each); err != nil {
+	results := make([][]series, len(request.Queries))
+	for i, each := range request.Queries {
+		if results[i], err = evaluateQuery(engine, storage, each); err != nil {
 			return fmt.Errorf("%s: %w", each.Query, err)
 		}
 	}
-	return json.NewEncoder(os.Stdout).Encode(answers)
+	return json.NewEncoder(os.Stdout).Encode(results)
 }
 
-func answer(engine *promql.Engine, kept *memory, asked question) ([]series, error) {
-	step := time.Duration(asked.Step * float64(time.Second))
-	query, err := engine.NewRangeQuery(context.Background(), kept, nil, asked.Query, moment(asked.Start), moment(asked.End), step)
+func evaluateQuery(engine *promql.Engine, storage *memory, request rangeQuery) ([]series, error) {
+	step := time.Duration(request.Step * float64(time.Second))
+	query, err := engine.NewRangeQuery(context.Background(), storage, nil, request.Query, moment(request.Start), moment(request.End), step)
 	if err != nil {
 		return nil, err
 	}
@@ -76,12 +76,12 @@ func answer(engine *promql.Engine, kept *memory, asked question) ([]series, erro
 	}
 	found := []series{}
 	for _, one := range matrix {
-		told := series{Labels: one.Metric.Map()}
+		result := series{Labels: one.Metric.Map()}
 		for _, sample := range one.Floats {
 			text := strconv.FormatFloat(sample.F, 'g', -1, 64)
-			told.Points = append(told.Points, point{float64(sample.T) / 1000, text})
+			result.Points = append(result.Points, point{float64(sample.T) / 1000, text})
 		}
-		found = append(found, told)
+		found = append(found, result)
 	}
 	return found, nil
 }
@@ -90,7 +90,7 @@ func moment(seconds float64) time.Time {
 	return time.UnixMilli(int64(seconds * 1000)).UTC()
 }
 
-// memory is a storage of just these series.
+// memory is a storage.Queryable over given series.
 type memory struct {
 	kept []kept
 }

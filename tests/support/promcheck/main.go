@@ -1,9 +1,9 @@
-// Command promcheck reads what Prometheus will read, with Prometheus' own code.
+// Command promcheck checks and evaluates its standard input with the packages of Prometheus.
 //
-//	promcheck metrics   an exposition on stdin: what "promtool check metrics" says of it; status 3 when it says anything
-//	promcheck queries   a JSON list of PromQL expressions on stdin: prints the names of metrics that each one reads
-//	promcheck rules     a file of rules on stdin: what "promtool check rules" says of it; status 3 when it says anything
-//	promcheck evaluate  series and queries of them on stdin: prints what Prometheus' engine answers (evaluate.go)
+//	promcheck metrics   prints the findings of "promtool check metrics" for an exposition; exits with 3 if there are any
+//	promcheck queries   prints the metric names in each expression of a JSON list of PromQL expressions
+//	promcheck rules     prints the findings of "promtool check rules" for a rule file; exits with 3 if there are any
+//	promcheck evaluate  prints the results of range queries over given series (evaluate.go)
 package main
 
 import (

@@ -1,1 +1,1 @@
-"""The other gateways of the installation: what they hold, and how they learn what is held here."""
+"""Peers: the other gateway replicas, discovered by EndpointSlices, which exchange usage reports."""

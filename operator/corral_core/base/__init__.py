@@ -1,0 +1,1 @@
+"""Errors, JSON fields, durations, quantities, names, settings and metrics: what every other package builds on."""

@@ -1,0 +1,1 @@
+"""What the processes exchange: demand, runner status, model metadata, termination message."""

@@ -1,0 +1,1 @@
+"""The Model resource: fields, documents, validation problems and name ownership."""

@@ -1,0 +1,1 @@
+"""GPUs as nodes offer them and as Models request them."""

@@ -1,0 +1,1 @@
+"""Sources of weights: their URIs, and where pulled weights are in a store."""

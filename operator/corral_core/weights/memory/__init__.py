@@ -1,0 +1,1 @@
+"""Parts of the memory estimate: contexts, the layers' weights, and their distribution over GPUs."""

@@ -1,0 +1,1 @@
+"""Observation: the objects of the API server, the runners' status, and the cluster state made of them."""

@@ -1,0 +1,1 @@
+"""GPUs that DRA drivers publish, and what claims take of them."""

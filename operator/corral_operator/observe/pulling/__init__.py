@@ -1,0 +1,1 @@
+"""Observation of pulls: puller pods, their progress, and the claims with the weights."""

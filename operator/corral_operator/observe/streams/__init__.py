@@ -1,0 +1,1 @@
+"""HTTP streams of pods: statuses of runners, progress of pullers."""

@@ -1,0 +1,1 @@
+"""The operator process: start and end, leader election, health and metrics."""

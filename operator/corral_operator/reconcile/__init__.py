@@ -1,0 +1,1 @@
+"""Reconciliation: plans for all Models, and makes each Model's objects match the plan."""

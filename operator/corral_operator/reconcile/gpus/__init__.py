@@ -1,0 +1,1 @@
+"""What runner pods with GPUs need of the cluster besides the GPUs."""

@@ -1,0 +1,1 @@
+"""Reporting: a Model's status, its conditions, and Events."""

@@ -1,0 +1,1 @@
+"""Requests that the gateway answers itself, and the paths that it forwards."""

@@ -1,0 +1,1 @@
+"""``/api/create`` and the files that it is given, ``/api/blobs``."""

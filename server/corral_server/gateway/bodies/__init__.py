@@ -1,0 +1,1 @@
+"""Request bodies: size limits, decompression, and the model name in them."""

@@ -1,0 +1,1 @@
+"""Models and runner endpoints, as the gateway looks them up."""

@@ -1,1 +1,0 @@
-"""API keys: who may call the gateway, which models each may use, and how often. Off unless a file of keys is named."""

@@ -1,0 +1,1 @@
+"""Blobs of clients in a repository of an OCI registry."""

@@ -1,0 +1,1 @@
+"""Request queue: admission, assignment of slots, demand, backoff of endpoints."""

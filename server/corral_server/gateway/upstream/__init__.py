@@ -1,0 +1,1 @@
+"""HTTP/1.1 connections to runners and their pool."""

@@ -1,0 +1,1 @@
+"""Runners as child processes: start and end, status, memory."""

@@ -1,0 +1,1 @@
+"""Pulls weights from remote sources into a store: resolvers, downloader, store."""

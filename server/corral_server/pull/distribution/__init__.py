@@ -1,0 +1,1 @@
+"""OCI distribution protocol: manifests, blobs and authentication of a registry."""

@@ -1,0 +1,1 @@
+"""Downloads of remote files into a store: parallel, resumable, verified."""

@@ -1,0 +1,1 @@
+"""Object stores of S3, Google Cloud and Azure: settings, reader, errors."""

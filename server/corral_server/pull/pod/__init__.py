@@ -1,0 +1,1 @@
+"""Processes of resolver and puller pods: environment, progress, termination message."""

@@ -1,0 +1,1 @@
+"""Resolvers: each turns sources of some schemes into pinned remote files."""

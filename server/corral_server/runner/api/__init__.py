@@ -1,0 +1,1 @@
+"""The HTTP APIs of the runner, one package per API."""

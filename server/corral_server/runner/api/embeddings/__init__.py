@@ -1,0 +1,1 @@
+"""Embeddings for Ollama's and OpenAI's endpoints."""

@@ -1,0 +1,1 @@
+"""Images of requests: base64, headers, limits, and their places in prompts."""

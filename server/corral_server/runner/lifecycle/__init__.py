@@ -1,0 +1,1 @@
+"""The runner process: load, keep alive, drain, runner status and metrics."""

@@ -1,0 +1,1 @@
+"""GPUs of the runner: their health, and their metrics."""

@@ -1,0 +1,1 @@
+"""Token sampling, constrained decoding, log probabilities and detokenized text."""

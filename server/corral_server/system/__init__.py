@@ -1,0 +1,1 @@
+"""The machine below a process: cgroups, memory, cores, files."""

@@ -1,0 +1,1 @@
+"""Tests of the client of registries, against a registry in the test's memory."""

@@ -1,0 +1,1 @@
+"""Real servers that the tests of the puller start: registries, object stores."""
