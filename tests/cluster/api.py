@@ -19,6 +19,8 @@ from urllib.parse import urlencode, urlsplit
 
 from corral_kube.bounded_json import decode
 
+from tests.support.waiting import until
+
 Object = dict[str, object]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
@@ -26,6 +28,7 @@ MODELS = "/apis/corral.dev/v1alpha1"
 
 _TIMEOUT = 10.0
 _WATCH_SECONDS = 240
+_BUSY_SECONDS = 30
 
 
 class ApiError(Exception):
@@ -92,9 +95,22 @@ class Api:
         query: Mapping[str, str] | None = None,
         content: str = "application/json",
     ) -> Object:
-        """Send one request. Raises ApiError, or OSError when the server is unreachable."""
-        with self._connected(method, path) as connection:
-            return self._exchange(connection, method, path, body=body, query=query or {}, content=content)
+        """Send one request. Raises ApiError, or OSError when the server is unreachable.
+
+        A request that is answered with 429 was not executed; it is sent again, as every Kubernetes client does. The
+        API server answers so for a moment after a change of a CRD ("storage is (re)initializing").
+        """
+
+        def answer() -> tuple[Object] | None:
+            try:
+                with self._connected(method, path) as connection:
+                    return (self._exchange(connection, method, path, body=body, query=query or {}, content=content),)
+            except ApiError as error:
+                if error.status == 429:
+                    return None
+                raise
+
+        return until(answer, _BUSY_SECONDS, what=f"an answer other than 429 to {method} {path}", interval=0.2)[0]
 
     @contextmanager
     def prepared_patch(self, path: str, body: Mapping[str, object]) -> Iterator[Callable[[], Object]]:
