@@ -20,7 +20,7 @@ from corral_server.local.files import model_files
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit status: 0 on success, 1 on an error, 2 on a wrong command line."""
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     try:
         sys.exit(_run(chosen))
     except CorralError as error:
@@ -114,9 +114,10 @@ def validate(paths: Sequence[Path]) -> int:
     return 1 if problems else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="corral", description="Local language models with an Ollama-compatible API.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the tests of the documentation parse its commands with it."""
+    root = argparse.ArgumentParser(prog="corral", description="Local language models with an Ollama-compatible API.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve", help="serve created Models, and those in files or in all YAML files of folders"
     )
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--namespace", help="namespace whose Secret gets the entry (default: for the key file)")
     check = commands.add_parser("validate", help="check Model files for errors")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR")
-    return parser
+    return root
 
 
 def _add_management(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
