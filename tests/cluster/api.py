@@ -18,7 +18,6 @@ from typing import cast
 from urllib.parse import urlencode, urlsplit
 
 from corral_kube.bounded_json import decode
-
 from tests.support.waiting import until
 
 Object = dict[str, object]

@@ -56,6 +56,10 @@ class DemandTracker:
         waiting = sum(tracked.entry.waiting for tracked in live)
         return Demand(waiting, oldest=min(tracked.oldest for tracked in live))
 
+    def has_entries(self, model: str) -> bool:
+        """Return whether a gateway reports demand for the Model, whether the entry still counts or not."""
+        return model in self._entries
+
     def context_length(self, model: str) -> int:
         """Return the longest context in tokens that a pending request of the Model asks for, 0 without any."""
         return max((one.entry.context_length for one in self._entries.get(model, {}).values()), default=0)

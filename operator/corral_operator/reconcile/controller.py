@@ -1,9 +1,9 @@
 """Controller: observes, plans for all Models, and reconciles each Model with the plan.
 
 Invariants:
-- A change only marks the plan as stale and queues the Model. A worker makes a new plan if it is stale, and then makes
-  the Model's objects and status match it, whatever led there. So nothing depends on the order of messages, and a
-  restarted operator continues where the previous one stopped.
+- A change only marks the plan as stale and queues the Model, before others if requests for it are pending. A worker
+  waits for a plan that includes the change, and then makes the Model's objects and status match it, whatever led there.
+  So nothing depends on the order of messages, and a restarted operator continues where the previous one stopped.
 - One worker at a time handles a Model; several workers handle several Models.
 - An error of any kind concerns the Model whose reconciliation raised it: that Model is tried again with growing
   delays, its condition Reconciled says why, and the other Models are reconciled.
@@ -124,7 +124,7 @@ class Controller:
         """Queue the changed Models; other pods matter only while a Model waits for capacity."""
         self._plan.mark_stale()
         for model in change.models:
-            self._queue.add(model)
+            self._queue.add(model, urgent=self._state.demand_tracker.has_entries(model))
         if change.nodes or (change.other_pods and self._plan.waiting_for_capacity):
             self._queue.add_after(PLAN_KEY, NODE_CHANGE_DELAY)
 
@@ -192,13 +192,13 @@ class Controller:
         Raises KubeError, and any error in the processing of this Model.
         """
         if key == PLAN_KEY:
-            self._plan.make()
+            self._plan.mark_stale()
+            await self._plan.refresh()
             return
-        if self._plan.stale:
-            try:
-                self._plan.make()
-            except Exception as error:  # of all Models together: this one follows the last plan
-                await self._report_failure(PLAN_KEY, error)
+        try:
+            await self._plan.refresh()
+        except Exception as error:  # of all Models together: this one follows the last plan
+            await self._report_failure(PLAN_KEY, error)
         item = self._state.models.get(key)
         if item is None or item.meta.deleted:
             self._forget(key)

@@ -4,6 +4,8 @@ Invariants:
 - A key is processed by one worker at a time.
 - A key added while it is processed is returned once more after ``done``, so no change is lost.
 - A delayed key that is added again keeps the earlier of the two times.
+- Urgent keys are returned before the others, but of ``_URGENT_RUN`` keys in a row at least one is the oldest other key,
+  so no key starves.
 
 All methods are called on one event loop. Reference: client-go, util/workqueue.
 """
@@ -16,6 +18,7 @@ from collections import deque
 from corral_core.base.metrics import Histogram
 
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 30.0
+_URGENT_RUN = 8
 
 
 class WorkQueueMetrics:
@@ -32,7 +35,10 @@ class WorkQueue:
     def __init__(self, metrics: WorkQueueMetrics | None = None) -> None:
         self._metrics = metrics or WorkQueueMetrics()
         self._added_at: dict[str, float] = {}
-        self._ready: deque[str] = deque()
+        self._ready: deque[str] = deque()  # may name a key twice after it became urgent; get() skips the second
+        self._urgent: deque[str] = deque()
+        self._urgent_keys: set[str] = set()
+        self._urgent_run = 0
         self._dirty: set[str] = set()
         self._processing: dict[str, float] = {}
         self._last_progress = 0.0
@@ -43,13 +49,19 @@ class WorkQueue:
     @property
     def depth(self) -> int:
         """The number of keys that no worker has taken yet."""
-        return len(self._ready)
+        return sum(key not in self._processing for key in self._dirty)
 
-    def add(self, key: str) -> None:
+    def add(self, key: str, *, urgent: bool = False) -> None:
+        """Add the key, before those that are not urgent if it is. It stays urgent until a worker takes it."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
+        sooner = urgent and key not in self._urgent_keys
+        if sooner:
+            self._urgent_keys.add(key)
         if key in self._dirty:
+            if sooner and key not in self._processing:
+                self._urgent.append(key)
             return
         self._dirty.add(key)
         self._metrics.adds += 1
@@ -85,11 +97,11 @@ class WorkQueue:
 
     async def get(self) -> str:
         """Wait for a key and return it; the worker must call ``done`` afterwards."""
-        while not self._ready:
+        while (key := self._next()) is None:
             self._wakeup.clear()
             await self._wakeup.wait()
-        key = self._ready.popleft()
         self._dirty.discard(key)
+        self._urgent_keys.discard(key)
         self._processing[key] = self._last_progress = now = asyncio.get_running_loop().time()
         self._metrics.queue_seconds.observe(now - self._added_at.pop(key, now))
         return key
@@ -104,7 +116,7 @@ class WorkQueue:
     def stalled(self) -> float:
         """Return for how many seconds a key has been in processing, or the queue has not moved while it has keys."""
         now = asyncio.get_running_loop().time()
-        since = [*self._processing.values(), *([self._last_progress] if self._ready else [])]
+        since = [*self._processing.values(), *([self._last_progress] if self.depth else [])]
         return max((now - moment for moment in since), default=0.0)
 
     def close(self) -> None:
@@ -114,7 +126,18 @@ class WorkQueue:
         self._timers.clear()
 
     def _enqueue(self, key: str) -> None:
-        if not self._ready:
+        if not self._ready and not self._urgent:
             self._last_progress = asyncio.get_running_loop().time()
-        self._ready.append(key)
+        (self._urgent if key in self._urgent_keys else self._ready).append(key)
         self._wakeup.set()
+
+    def _next(self) -> str | None:
+        """Take the key whose turn it is, None without one."""
+        other_first = self._urgent_run >= _URGENT_RUN - 1
+        for line in (self._ready, self._urgent) if other_first else (self._urgent, self._ready):
+            while line:
+                key = line.popleft()
+                if key in self._dirty and key not in self._processing:
+                    self._urgent_run = self._urgent_run + 1 if line is self._urgent else 0
+                    return key
+        return None

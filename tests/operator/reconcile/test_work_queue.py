@@ -57,3 +57,46 @@ async def test_retry_delays_grow_up_to_a_limit_and_start_again_after_forget() ->
     queue.close()
     assert delays == sorted(delays)
     assert (delays[0], delays[-1], first) == (0.1, 30.0, 0.1)
+
+
+async def test_an_urgent_key_is_returned_before_the_others() -> None:
+    queue = WorkQueue()
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    queue.add("c", urgent=True)
+    queue.add("d", urgent=True)
+    assert [await queue.get() for _ in range(4)] == ["c", "d", "a", "b"]
+    assert queue.depth == 0
+
+
+async def test_a_key_that_becomes_urgent_in_processing_is_returned_first_after_done() -> None:
+    queue = WorkQueue()
+    queue.add("a")
+    assert await queue.get() == "a"
+    queue.add("b")
+    queue.add("a")
+    queue.add("a", urgent=True)
+    queue.done("a")
+    assert [await queue.get(), await queue.get()] == ["a", "b"]
+
+
+async def test_a_key_that_was_urgent_once_waits_its_turn_the_next_time() -> None:
+    queue = WorkQueue()
+    queue.add("a")
+    queue.add("a", urgent=True)
+    assert await queue.get() == "a"
+    queue.done("a")
+    queue.add("b", urgent=True)
+    queue.add("a")
+    assert [await queue.get(), await queue.get()] == ["b", "a"]
+    assert queue.depth == 0
+
+
+async def test_urgent_keys_do_not_starve_the_others() -> None:
+    queue = WorkQueue()
+    queue.add("ordinary")
+    taken: list[str] = []
+    while "ordinary" not in taken:
+        queue.add(f"urgent-{len(taken)}", urgent=True)
+        taken.append(await queue.get())
+    assert 2 <= len(taken) <= 10

@@ -1,12 +1,15 @@
 """The current plan: made again for all Models when it is stale, and recorded.
 
-- Every change of what plans depend on marks the plan as stale; the next worker makes a new one.
+- Every change of what plans depend on marks the plan as stale; the next worker makes a new one, at once when the last
+  one is long ago. Between two plans there is a pause in proportion to their duration, in which changes are gathered:
+  planning takes at most a fifth of the time, however many Models change.
 - A Model whose decision has changed is queued. So is a new plan, for the time at which it changes without an event.
 - A Model that the planner cannot process has an error instead of a new decision, and the others are planned.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,6 +30,10 @@ PLAN_KEY = ""
 
 REASON_INTERVAL = 5.0
 """Minimum seconds between two reasons of a Model that waits for capacity: free capacity changes with every pod."""
+
+
+PAUSE_FACTOR, LONGEST_PAUSE = 4.0, 0.2
+"""Pause after a plan, as a multiple of its duration, and at most in seconds."""
 
 
 class CurrentPlan:
@@ -50,12 +57,34 @@ class CurrentPlan:
         self._errors: Mapping[str, Exception] = {}
         self._memory = PlanMemory()
         self._reason_at: dict[str, float] = {}
-        self.stale = True
+        self._changes = 1
+        self._planned_changes = 0
+        self._turn = asyncio.Lock()
+        self._pause_ends = 0.0
         self.waiting_for_capacity = False
 
     def mark_stale(self) -> None:
         """Let the next worker make a new plan."""
-        self.stale = True
+        self._changes += 1
+
+    async def refresh(self) -> None:
+        """Return when the plan includes every change until now. Raises an error of all Models together.
+
+        Workers that need a plan at the same time share one.
+        """
+        wanted = self._changes
+        async with self._turn:
+            if self._planned_changes >= wanted:
+                return
+            pause = self._pause_ends - time.monotonic()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            started = time.monotonic()
+            try:
+                self._make()
+            finally:
+                ended = time.monotonic()
+                self._pause_ends = ended + min(PAUSE_FACTOR * (ended - started), LONGEST_PAUSE)
 
     def decision(self, model: str) -> Decision | None:
         """Return the decision on the Model, None if the plan has none."""
@@ -69,12 +98,12 @@ class CurrentPlan:
         """Drop what is kept about a deleted Model."""
         self._reason_at.pop(model, None)
 
-    def make(self) -> None:
-        """Make a new plan, and queue the Models whose decision it changes. Raises an error of all Models together."""
+    def _make(self) -> None:
+        """Make a new plan, and queue the Models whose decision it changes."""
         started = time.perf_counter()
         now = self._clock()
         before = self._plan.decisions
-        self.stale = False
+        self._planned_changes = self._changes
         errors: dict[str, Exception] = {}
         snapshot = planner_snapshot(
             self._state, self._policy, now, memory=self._memory, drained_before=self._drained_before, errors=errors
@@ -101,7 +130,7 @@ class CurrentPlan:
 
     def _record_decision(self, key: str, old: Decision | None, new: Decision) -> None:
         if old != new:
-            self._queue.add(key)
+            self._queue.add(key, urgent=self._state.demand_tracker.has_entries(key))
         item = self._state.models.get(key)
         self._metrics.record_decision(old, new, item.model.spec if item is not None and item.model else None)
         if old is None or old.replicas != new.replicas:
