@@ -21,8 +21,16 @@ PAGE = ROOT / "docs/chart.md"
 _HEAD = """\
 # Chart values
 
-`helm install corral charts/corral --namespace corral --create-namespace` installs the operator and the gateways. The
-Service `corral`, port 11434, serves the Ollama and OpenAI APIs. Helm rejects unknown values and values of a wrong type.
+`helm install corral charts/corral --namespace corral --create-namespace --set image.registry=registry.example` installs
+the operator and the gateways. The Service `corral`, port 11434, serves the Ollama and OpenAI APIs. Helm rejects unknown
+values and values of a wrong type.
+
+* *Images*: the reference of an image is `<registry>/<repository>:<tag>`, or `<registry>/<repository>@<digest>` if a
+  digest is set. The chart has no default registry, and Helm refuses to render it until `image.registry` is set, or the
+  registry of each image that is used. `image.pullSecrets` is for the pods of operator and gateways,
+  `runner.pullSecrets` for the pods of Models in their namespaces.
+* *Names*: objects are named after the release. `fullnameOverride` replaces that name. A release whose name does not
+  contain `corral` has it appended, as in `models-corral-gateway`.
 
 * *CRD*: installed and upgraded with the release. `helm uninstall` keeps it, and with it every Model.
 * *GPUs*: the image of a runner follows from the vendor of its GPUs (`runner.images`), and so do its node labels,

@@ -8,6 +8,9 @@
 - A function has at most ``FUNCTION_LINES`` lines and a module at most ``MODULE_LINES``. A module with more than
   ``LONG_MODULE`` lines is a warning: it probably holds two concepts.
 
+- Each file of ``COPIES`` is equal to its original. A chart must not have links to files outside of it: a copied or
+  packaged chart would lack them.
+
 usage: guard.py [FOLDER]     Prints the violations and warnings, and exits with 1 if there is a violation.
 """
 
@@ -24,6 +27,8 @@ MODULE_LINES = 600
 FUNCTION_LINES = 45
 CORE_IMPORTS = {"yaml", "prometheus_client", "pydantic", "pydantic_core", "typing_extensions", "corral_core"}
 ADAPTED = ("kubernetes", "kopf", "llama_cpp", "llguidance", "pynvml", "prometheus_client", "obstore")
+COPIES = {"charts/corral/files/corral.dev_models.yaml": "crds/corral.dev_models.yaml"}
+"""Files that are copies, and the original of each."""
 _SOURCES = ("operator", "server")
 _CHECKED = (*_SOURCES, "tests", "bench", "scripts")
 
@@ -93,9 +98,17 @@ def long_modules(root: Path) -> Iterator[str]:
             yield f"{path}: warning: {lines} lines; does it hold two concepts?"
 
 
+def stale_copies(root: Path) -> Iterator[str]:
+    """Yield the copies that differ from their originals, or are links to them."""
+    for name, source in COPIES.items():
+        copy, original = root / name, root / source
+        if original.exists() and (copy.is_symlink() or not copy.exists() or copy.read_bytes() != original.read_bytes()):
+            yield f"{name}: it must be a copy of {source}: cp {source} {name}"
+
+
 def violations(root: Path) -> list[str]:
     """Return the violations under ``root``, one line each."""
-    return [*shadows(root), *foreign_imports(root), *sizes(root)]
+    return [*shadows(root), *foreign_imports(root), *sizes(root), *stale_copies(root)]
 
 
 def main() -> int:

@@ -6,7 +6,8 @@ its software bill of materials, for example ``dist/control.cdx.json``.
 usage: images.py [--output DIR] [--base IMAGE] [--engine docker|buildah] [--store DIR] [TARGET...]
 
 - Uses docker (with BuildKit) if it runs, otherwise buildah.
-- The images are named ``corral/control:dev``, ``corral/runner:dev`` and so on, the defaults of the chart.
+- The images are named ``corral/control:dev``, ``corral/runner:dev`` and so on; the chart uses
+  them with ``image.registry=docker.io`` and ``image.tag=dev`` on a node that has the archives.
 - Prints the uncompressed size of each image, and its largest parts.
 - Without a registry, buildah uses a base image made with mmdebstrap (``scripts/base_image.py``).
 - Cached wheels and backends of this machine are passed to the build (the Dockerfile's stages ``wheels``,

@@ -57,6 +57,19 @@ def test_the_guard_reports_a_violation(tmp_path: Path, path: str, text: str, com
     assert [line for line in guard.violations(tmp_path) if line.startswith(path) and complaint in line]
 
 
+def test_the_guard_reports_a_copy_that_differs_from_its_original_or_is_a_link(tmp_path: Path) -> None:
+    [(copy, original)] = ((tmp_path / name, tmp_path / source) for name, source in guard.COPIES.items())
+    for file in (original, copy):
+        file.parent.mkdir(parents=True)
+        file.write_text("a: 1\n")
+    assert guard.violations(tmp_path) == []
+    copy.write_text("a: 2\n")
+    assert "must be a copy of crds/" in guard.violations(tmp_path)[0]
+    copy.unlink()
+    copy.symlink_to(original)
+    assert "must be a copy of crds/" in guard.violations(tmp_path)[0]
+
+
 def test_the_guard_allows_one_adapter_per_part(tmp_path: Path) -> None:
     package = tmp_path / "server" / "corral_server" / "runner"
     (package / "llama").mkdir(parents=True)

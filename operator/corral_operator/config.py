@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -27,7 +28,7 @@ from corral_core.base.settings import (
 )
 from corral_core.model.accelerator import GPUPodSettings, Vendor, accelerators_for, vendor_of
 from corral_core.model.model import ModelSpec
-from corral_core.model.pod import NO_HTTP_PROXY
+from corral_core.model.pod import NO_HTTP_PROXY, Key, LabelValue, TolerationSpec
 from corral_core.model.pulling import check_proxy
 from corral_core.planning.node_pools import NO_POOLS, Pools
 from corral_core.planning.snapshot import Policy
@@ -115,7 +116,8 @@ class RunnerDefaults:
     no NetworkPolicies. ``puller`` are the settings of the pods that pull the weights.
 
     ``image`` is for CPUs, ``images`` are by accelerator (``model.accelerator``); without one its GPUs are not used.
-    ``pull_secrets`` are Secrets of the Model's namespace for the registry of the images. ``runtime_class`` is the
+    ``pull_secrets`` are Secrets of the Model's namespace for the registry of the images. ``node_selector`` and
+    ``tolerations``, in the form of the Kubernetes API, are for all pods of Models. ``runtime_class`` is the
     RuntimeClass of runners with NVIDIA GPUs: None lets the cluster decide, ``""`` is none. ``gpu_pods`` are settings by
     the vendor of the GPUs. ``spread``: all GPUs of a node are preferred to one. ``gpu_overhead`` are bytes that
     are left free on each GPU.
@@ -124,6 +126,8 @@ class RunnerDefaults:
     image: str = "corral/runner:dev"
     images: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_IMAGES))
     pull_secrets: tuple[str, ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[TolerationSpec, ...] = ()
     runtime_class: str | None = None
     gpu_pods: Mapping[Vendor, GPUPodSettings] = field(default_factory=dict)
     spread: bool = False
@@ -221,8 +225,10 @@ def _runner(environ: Mapping[str, str]) -> RunnerDefaults:
         image=str_setting(environ, "CORRAL_RUNNER_IMAGE", default="corral/runner:dev"),
         images=_images(environ),
         pull_secrets=list_setting(environ, "CORRAL_RUNNER_PULL_SECRETS"),
+        node_selector=_checked(environ, "CORRAL_RUNNER_NODE_SELECTOR", _NODE_SELECTOR, default="{}"),
+        tolerations=_checked(environ, "CORRAL_RUNNER_TOLERATIONS", _TOLERATIONS, default="[]"),
         runtime_class=_runtime_class(environ),
-        gpu_pods=_gpu_pods(environ, "CORRAL_RUNNER_ACCELERATORS"),
+        gpu_pods=_checked(environ, "CORRAL_RUNNER_ACCELERATORS", _GPU_PODS, default="{}"),
         spread=bool_setting(environ, "OLLAMA_SCHED_SPREAD", default=False),
         gpu_overhead=int_setting(environ, "OLLAMA_GPU_OVERHEAD", default=0, minimum=0),
         drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=600.0),
@@ -258,16 +264,21 @@ def _runtime_class(environ: Mapping[str, str]) -> str | None:
     return {"auto": None, "none": ""}.get(value, value)
 
 
-def _gpu_pods(environ: Mapping[str, str], setting: str) -> dict[Vendor, GPUPodSettings]:
+_GPU_PODS: TypeAdapter[Mapping[Vendor, GPUPodSettings]] = TypeAdapter(dict[Vendor, GPUPodSettings])
+_NODE_SELECTOR: TypeAdapter[Mapping[Key, LabelValue]] = TypeAdapter(dict[Key, LabelValue])
+_TOLERATIONS: TypeAdapter[tuple[TolerationSpec, ...]] = TypeAdapter(tuple[TolerationSpec, ...])
+
+_Value = TypeVar("_Value")
+
+
+def _checked(environ: Mapping[str, str], setting: str, adapter: TypeAdapter[_Value], *, default: str) -> _Value:
+    """Parse the JSON of a setting; ``default`` is JSON as well. Raises InvalidSetting, which names the wrong field."""
     try:
-        return _GPU_PODS.validate_json(environ.get(setting) or "{}")
+        return adapter.validate_json(environ.get(setting) or default)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the value"
         raise InvalidSetting(f"{setting} is not allowed: {place}: {first['msg']}") from None
-
-
-_GPU_PODS: TypeAdapter[dict[Vendor, GPUPodSettings]] = TypeAdapter(dict[Vendor, GPUPodSettings])
 
 
 def _puller(environ: Mapping[str, str]) -> PullerDefaults:

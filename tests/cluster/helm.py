@@ -18,6 +18,12 @@ CHART = Path(__file__).parents[2] / "charts/corral"
 RELEASE, NAMESPACE = "other", "default"
 """Name and namespace of the rendered release."""
 
+FULLNAME = "other-corral"
+"""First part of the names of its objects."""
+
+IMAGES = {"registry": "registry.example", "tag": "1"}
+"""``image`` of the values, unless a test sets it: the chart requires a registry."""
+
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,9 +32,11 @@ def helm_in(cluster: Cluster, folder: Path) -> Helm:
     own = {f"HELM_{kind}_HOME": str(folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
 
     def run(*arguments: str, values: Mapping[str, object] | None = None) -> subprocess.CompletedProcess[str]:
-        (folder / "values.json").write_text(json.dumps(values))
         command = [str(cluster.programs / "helm"), "--kubeconfig", str(cluster.kubeconfig), *arguments]
-        command += ["--values", str(folder / "values.json")] if values is not None else []
+        if values is not None:
+            (folder / "values.json").write_text(json.dumps(values))
+            (folder / "images.json").write_text(json.dumps({"image": IMAGES}))
+            command += ["--values", str(folder / "images.json"), "--values", str(folder / "values.json")]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | own)
 
     return run
@@ -44,7 +52,9 @@ def rendered(helm: Helm, values: Mapping[str, object], *, namespace: str = NAMES
 def variable(objects: list[Object], part: str, name: str) -> str | None:
     """Return the variable of the container of operator or gateway, with the kubelet's expansion of ``$$``."""
     [deployment] = [
-        item for item in objects if item["kind"] == "Deployment" and at(item, "metadata", "name") == f"{RELEASE}-{part}"
+        item
+        for item in objects
+        if item["kind"] == "Deployment" and at(item, "metadata", "name") == f"{FULLNAME}-{part}"
     ]
     variables = cast("list[Object]", at(deployment, "spec", "template", "spec", "containers", 0, "env"))
     value = next((item.get("value") for item in variables if item["name"] == name), None)

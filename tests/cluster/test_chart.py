@@ -19,7 +19,7 @@ from tests.cluster import foreign_crds
 from tests.cluster.api import MODELS, ApiError, Object, at
 from tests.cluster.cluster import CRDS, Cluster
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.helm import CHART, Helm, rendered, variable
+from tests.cluster.helm import CHART, FULLNAME, Helm, rendered, variable
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -107,7 +107,7 @@ VALUES: Mapping[str, Mapping[str, object]] = {
     "placed": {
         "caBundle": {"secret": "authorities", "key": "all.pem"},
         "priorityClasses": {"create": True, "runner": -10, "runnerPreemption": "PreemptLowerPriority"},
-        "images": {"pullSecrets": [{"name": "registry"}], "pullPolicy": "Always"},
+        "image": {"pullSecrets": [{"name": "registry"}], "pullPolicy": "Always"},
         "runner": {"env": [{"name": "A", "value": '$(B) "quoted"'}]},
         "gateway": {
             "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
@@ -165,7 +165,7 @@ def test_an_unknown_field_is_found(cluster: Cluster, helm: Helm) -> None:
 
 def test_a_misspelt_value_is_rejected_at_every_level(helm: Helm) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    free = {"nodeSelector", "podAnnotations", "annotations", "labels", "namespaceWeights"}
+    free = {"nodeSelector", "podAnnotations", "podLabels", "annotations", "labels", "namespaceWeights"}
     places = set(_misspell(values, "", free))
     values["gateway"]["env"] = [{"name": "A", "mispelt": "x"}]
     values["gateway"]["affinity"] = {"nodeAffinity": {"mispelt": []}}
@@ -242,7 +242,7 @@ def test_alerts_link_to_their_sections_and_the_dashboard_is_unchanged(helm: Helm
         assert given == alert
         assert runbook == f"docs/alerts.md#{alert['alert'].lower()}"
         assert f"\n## {alert['alert']}\n" in page
-    [dashboard] = [item for item in made if at(item, "metadata", "name") == "other-dashboard"]
+    [dashboard] = [item for item in made if at(item, "metadata", "name") == f"{FULLNAME}-dashboard"]
     text = cast("str", at(dashboard, "data", "corral.json"))
     assert json.loads(text) == json.loads((CHART / "files/dashboard.json").read_text())
 
@@ -260,7 +260,7 @@ def test_volumes_of_operator_and_gateways_cannot_fill_the_disk_of_a_node(helm: H
 def test_the_gateways_probes_have_a_port_of_their_own_without_tls(helm: Helm, tls: str) -> None:
     made = rendered(helm, {"gateway": {"tls": {"secret": tls}}})
     [gateway] = [
-        item for item in made if (item["kind"], at(item, "metadata", "name")) == ("Deployment", "other-gateway")
+        item for item in made if (item["kind"], at(item, "metadata", "name")) == ("Deployment", f"{FULLNAME}-gateway")
     ]
     container = cast("Object", at(gateway, "spec", "template", "spec", "containers", 0))
     ports = {item["name"]: str(item["containerPort"]) for item in cast("list[Object]", container["ports"])}
@@ -270,7 +270,9 @@ def test_the_gateways_probes_have_a_port_of_their_own_without_tls(helm: Helm, tl
     [service] = [item for item in made if item["kind"] == "Service"]
     assert [item["targetPort"] for item in cast("list[Object]", at(service, "spec", "ports"))] == ["http"]
     [policy] = [
-        item for item in made if item["kind"] == "NetworkPolicy" and at(item, "metadata", "name") == "other-gateways"
+        item
+        for item in made
+        if item["kind"] == "NetworkPolicy" and at(item, "metadata", "name") == f"{FULLNAME}-gateways"
     ]
     admitted = [at(rule, "ports", 0, "port") for rule in cast("list[Object]", at(policy, "spec", "ingress"))]
     assert "probes" not in admitted

@@ -10,7 +10,7 @@ import pytest
 
 from corral_operator.config import HostCredentials, from_environment
 from tests.cluster.api import Object, at
-from tests.cluster.helm import CHART, Helm, rendered, variable
+from tests.cluster.helm import CHART, FULLNAME, Helm, rendered, variable
 
 pytestmark = pytest.mark.cluster
 
@@ -21,7 +21,9 @@ def test_network_policies_admit_the_scrapers_of_metrics(helm: Helm) -> None:
     def admitted(part: str, port: str, values: Mapping[str, object]) -> object:
         made = rendered(helm, {"monitoring": values})
         [policy] = [
-            item for item in made if item["kind"] == "NetworkPolicy" and at(item, "metadata", "name") == f"other-{part}"
+            item
+            for item in made
+            if item["kind"] == "NetworkPolicy" and at(item, "metadata", "name") == f"{FULLNAME}-{part}"
         ]
         rules = cast("list[Object]", at(policy, "spec", "ingress"))
         return next(rule.get("from", "all") for rule in rules if rule["ports"] == [{"port": port}])

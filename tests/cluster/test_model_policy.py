@@ -69,7 +69,7 @@ def test_only_what_the_lists_name_is_admitted(cluster: Cluster, helm: Helm, name
         assert refusal() is None
         assert refusal(labels={"team": "a"}, env=[{"name": "A", "value": "b"}]) is None
         assert refusal(image="registry.example/models/own:1") is None
-        assert refusal(image="corral/runner:dev") is None, "the installation's own image"
+        assert refusal(image="registry.example/corral/runner:1") is None, "the installation's own image"
         for image in ("registry.example/models.evil/x", "registry.example/other:1", "registry.example.evil/models/x"):
             assert "registry.example/models/" in str(refusal(image=image)), image
         assert refusal(env=secret("runner")) is None

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.api import Object, at
 from tests.cluster.cluster import Cluster
-from tests.cluster.helm import Helm, rendered, variable
+from tests.cluster.helm import FULLNAME, Helm, rendered, variable
 from tests.cluster.installation import POLL_INTERVAL, Installation
 from tests.support.waiting import until
 
@@ -134,7 +134,7 @@ def test_the_operators_role_covers_what_it_does_with_the_policies(cluster: Clust
     roles = [item for item in rendered(helm, {}, namespace=namespace) if "ClusterRole" in str(item["kind"])]
     text = "\n---\n".join(json.dumps(item) for item in roles)
     cluster.kubectl("apply", "--server-side", "-f", "-", input=text)
-    account = f"--as=system:serviceaccount:{namespace}:other-operator"
+    account = f"--as=system:serviceaccount:{namespace}:{FULLNAME}-operator"
 
     def allowed(verb: str) -> bool:
         asked = ("auth", "can-i", verb, "networkpolicies.networking.k8s.io", account, "-n", "default")

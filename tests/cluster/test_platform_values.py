@@ -30,7 +30,7 @@ class Platform:
     taint: tuple[str, str] | None
     labels: tuple[tuple[str, str], ...] = ()
     runtime_class: str | None = None
-    image: str = "corral/runner-cuda:dev"
+    image: str = "registry.example/corral/runner-cuda:1"
 
 
 PLATFORMS = {
@@ -43,7 +43,7 @@ PLATFORMS = {
         "amd.com/gpu",
         ("amd.com/gpu", ""),
         (("feature.node.kubernetes.io/amd-gpu", "true"),),
-        image="corral/runner-vulkan:dev",
+        image="registry.example/corral/runner-vulkan:1",
     ),
 }
 
@@ -71,13 +71,13 @@ def test_a_taint_of_another_key_is_tolerated_by_its_file_alone(helm: Helm) -> No
 def test_the_operator_gets_the_settings_of_gpu_pods_unchanged(helm: Helm) -> None:
     env = [{"name": "A", "value": '$(B) "quoted"'}]
     runner = {
-        "images": {"cuda": "", "rocm": "registry.example/rocm:1"},
+        "images": {"cuda": {"repository": ""}, "rocm": {"registry": "amd.example", "repository": "rocm", "tag": "6"}},
         "pullSecrets": [{"name": "one"}, {"name": "two"}],
         "runtimeClass": "cdi",
         "accelerators": {"amd": {"env": env, "supplementalGroups": [44], "resources": {"limits": {"cpu": 4}}}},
     }
     defaults = installed(helm, {"runner": runner})
-    assert defaults.images == {"vulkan": "corral/runner-vulkan:dev", "rocm": "registry.example/rocm:1"}
+    assert defaults.images == {"vulkan": "registry.example/corral/runner-vulkan:1", "rocm": "amd.example/rocm:6"}
     assert (defaults.pull_secrets, defaults.runtime_class) == (("one", "two"), "cdi")
     settings = defaults.gpu_pod("amd.com/gpu")
     assert (settings.env, settings.supplemental_groups) == (env, [44])

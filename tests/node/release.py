@@ -23,6 +23,8 @@ from tests.support.waiting import until
 CHART = Path(__file__).parents[2] / "charts" / "corral"
 NAME = NAMESPACE = "corral"
 MODELS_NAMESPACE = "models"
+IMAGES = ("--set", "image.registry=docker.io", "--set", "image.tag=dev")
+"""Options of helm for the images on the nodes, which ``tests.node.images`` builds."""
 COLD_START = 120.0
 """Seconds in which a cold Model must answer on a busy machine."""
 
@@ -57,7 +59,8 @@ class Release:
     def install(self, *settings: str) -> None:
         """Install and wait until operator and gateways are ready."""
         self.__dict__.pop("url", None)
-        self.cluster.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "4m", *settings)
+        flags = ("-n", NAMESPACE, "--wait", "--timeout", "4m", *IMAGES)
+        self.cluster.helm("install", NAME, str(CHART), *flags, *settings)
 
     def upgrade(self, *settings: str) -> None:
         flags = ("-n", NAMESPACE, "--wait", "--timeout", "4m", "--reuse-values")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.api import at
 from tests.node.real_cluster import AUDITED
-from tests.node.release import CHART, COLD_START, NAME, NAMESPACE, Release
+from tests.node.release import CHART, COLD_START, IMAGES, NAME, NAMESPACE, Release
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 )
 def test_the_api_server_accepts_the_chart_with_these_values(release: Release, settings: list[str]) -> None:
     flags = [word for setting in settings for word in ("--set", setting)]
-    shown = release.cluster.helm("template", "other", str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0", *flags)
+    shown = release.cluster.helm(
+        "template", "other", str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0", *IMAGES, *flags
+    )
     dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
     assert "deployment.apps/other-gateway" in release.cluster.kubectl(*dry, input=shown)
 

@@ -70,7 +70,7 @@ def test_an_upgrade_to_new_images_and_its_rollback_lose_no_request(
     digest = _digest(release, warm)
     with steady_load(release, warm) as load, steady_load(release, large) as tight:
         load.wait_answers(5)
-        release.upgrade("--set", f"images.control={NEXT['control']}", "--set", f"images.runner={NEXT['runner']}")
+        release.upgrade("--set", "image.tag=next")
         assert release.images("gateway") == release.images("operator") == {next_images["control"]}
         _wait_images(release, (warm, large), {next_images["runner"]})
         assert _digest(release, warm) != digest

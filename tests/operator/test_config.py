@@ -89,6 +89,22 @@ def test_runner_images_are_set_by_accelerator_and_switched_off_by_none() -> None
     assert from_environment(environ).runner.images == {"vulkan": "corral/runner-vulkan:dev", "rocm": "r/rocm:1"}
 
 
+def test_labels_and_tolerations_of_the_pods_of_models_are_checked() -> None:
+    given = [{"key": "dedicated", "value": "models", "effect": "NoSchedule"}]
+    environ = {"CORRAL_RUNNER_NODE_SELECTOR": '{"pool": "models"}', "CORRAL_RUNNER_TOLERATIONS": json.dumps(given)}
+    runner = from_environment(environ).runner
+    assert (runner.node_selector, list(runner.tolerations)) == ({"pool": "models"}, given)
+    assert (from_environment({}).runner.node_selector, from_environment({}).runner.tolerations) == ({}, ())
+    for name, invalid in (
+        ("CORRAL_RUNNER_NODE_SELECTOR", '["pool"]'),
+        ("CORRAL_RUNNER_NODE_SELECTOR", '{"pool": "a b"}'),
+        ("CORRAL_RUNNER_TOLERATIONS", '[{"keys": "dedicated"}]'),
+        ("CORRAL_RUNNER_TOLERATIONS", "dedicated"),
+    ):
+        with pytest.raises(InvalidSetting, match=name):
+            from_environment({name: invalid})
+
+
 @pytest.mark.parametrize(("value", "runtime_class"), [("", None), ("auto", None), ("none", ""), ("cdi", "cdi")])
 def test_the_runtime_class_is_the_clusters_or_none_or_a_name(value: str, runtime_class: str | None) -> None:
     assert from_environment({"CORRAL_RUNNER_RUNTIME_CLASS": value}).runner.runtime_class == runtime_class

@@ -1,3 +1,44 @@
+{{- /* Name of the chart in labels and names. */ -}}
+{{- define "corral.name" -}}
+{{- .Values.nameOverride | default .Chart.Name }}
+{{- end }}
+
+{{- /* First part of the names of all objects, and the name of the Service. As in Helm's own scaffold, the name of the
+release is enough if it contains the name of the chart. */ -}}
+{{- define "corral.fullname" -}}
+{{- $name := include "corral.name" . }}
+{{- $release := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- .Values.fullnameOverride | default $release | trunc 53 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* Image reference: (dict "root" $ "path" "runner.image"). Without a repository there is none, and the text is empty. */ -}}
+{{- define "corral.image" -}}
+{{- $common := .root.Values.image }}
+{{- $image := .root.Values }}
+{{- range splitList "." .path }}{{ $image = index $image . }}{{ end }}
+{{- if $image.repository }}
+{{- $registry := $image.registry | default $common.registry }}
+{{- if not $registry }}
+{{- $other := printf ", or %s.registry for this image alone" .path }}
+{{- if hasPrefix "runner.images." .path }}{{ $other = printf "%s, or %s.repository to \"\" if there is no such image" $other .path }}{{ end }}
+{{- fail (printf "\n\nNo registry is set for the image %s. Set image.registry to the registry that has Corral's images%s. Example:\n\n  --set image.registry=registry.example\n" $image.repository $other) }}
+{{- end }}
+{{- $name := printf "%s/%s" (trimSuffix "/" $registry) $image.repository }}
+{{- if $image.digest }}{{ printf "%s@%s" $name $image.digest }}
+{{- else }}{{ printf "%s:%s" $name ($image.tag | default $common.tag | default .root.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Name of the ServiceAccount of a component: (dict "root" $ "part" "gateway"). */ -}}
+{{- define "corral.account" -}}
+{{- $account := (index .root.Values .part).serviceAccount }}
+{{- if not (or $account.create $account.name) }}
+{{- fail (printf "%[1]s.serviceAccount.name must name an existing ServiceAccount if %[1]s.serviceAccount.create is false" .part) }}
+{{- end }}
+{{- $account.name | default (printf "%s-%s" (include "corral.fullname" .root) .part) }}
+{{- end }}
+
 {{- define "corral.labels" -}}
 app.kubernetes.io/part-of: corral
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -6,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "corral.selector" -}}
-app.kubernetes.io/name: corral-{{ .part }}
+app.kubernetes.io/name: {{ include "corral.name" .root }}-{{ .part }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .part }}
 {{- end }}
@@ -54,7 +95,7 @@ priorityClassName: {{ . }}
 {{- /* Name of the release's PriorityClass, unique in the cluster; empty if the release creates none. */ -}}
 {{- define "corral.priorityClass" -}}
 {{- if .root.Values.priorityClasses.create }}
-{{- printf "%s-%s-%s" .root.Release.Namespace .root.Release.Name .kind }}
+{{- printf "%s-%s-%s" .root.Release.Namespace (include "corral.fullname" .root) .kind }}
 {{- end }}
 {{- end }}
 
@@ -76,19 +117,29 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
+{{- /* Mounts of the container of a component: (dict "root" $ "part" "gateway"). */ -}}
 {{- define "corral.mounts" -}}
 - {name: tmp, mountPath: /tmp}
-{{- if include "corral.hasCA" . }}
+{{- if include "corral.hasCA" .root }}
 - {name: ca, mountPath: /etc/corral/ca, readOnly: true}
+{{- end }}
+{{- with (index .root.Values .part).extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
+{{- /* Volumes of the pods of a component, as above. */ -}}
 {{- define "corral.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
-{{- if .Values.caBundle.secret }}
-- {name: ca, secret: {secretName: {{ .Values.caBundle.secret }}, items: [{key: {{ .Values.caBundle.key }}, path: {{ .Values.caBundle.key }}}]}}
-{{- else if .Values.caBundle.configMap }}
-- {name: ca, configMap: {name: {{ .Values.caBundle.configMap }}, items: [{key: {{ .Values.caBundle.key }}, path: {{ .Values.caBundle.key }}}]}}
+{{- with .root.Values.caBundle }}
+{{- if .secret }}
+- {name: ca, secret: {secretName: {{ .secret }}, items: [{key: {{ .key }}, path: {{ .key }}}]}}
+{{- else if .configMap }}
+- {name: ca, configMap: {name: {{ .configMap }}, items: [{key: {{ .key }}, path: {{ .key }}}]}}
+{{- end }}
+{{- end }}
+{{- with (index .root.Values .part).extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -96,7 +147,8 @@ priorityClassName: {{ . }}
 only a podSelector gets the release's namespace, as in the other policies of the release. */ -}}
 {{- define "corral.runnerClients" -}}
 {{- $own := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) }}
-{{- $parts := dict "key" "app.kubernetes.io/name" "operator" "In" "values" (list "corral-gateway" "corral-operator") }}
+{{- $name := include "corral.name" . }}
+{{- $parts := dict "key" "app.kubernetes.io/name" "operator" "In" "values" (list (printf "%s-gateway" $name) (printf "%s-operator" $name)) }}
 {{- $instance := dict "app.kubernetes.io/instance" .Release.Name }}
 {{- $control := dict "podSelector" (dict "matchLabels" $instance "matchExpressions" (list $parts)) }}
 {{- $peers := concat (list $control) .Values.networkPolicy.runnersFrom (ternary .Values.monitoring.from list .Values.monitoring.enabled) }}
@@ -180,8 +232,8 @@ only a podSelector gets the release's namespace, as in the other policies of the
 "account" "gateway" "namespaces" list "rules" text) */ -}}
 {{- define "corral.rbac" -}}
 {{- $root := .root }}{{- $rules := .rules }}
-{{- $name := printf "%s-%s" $root.Release.Name .part }}
-{{- $account := printf "%s-%s" $root.Release.Name .account }}
+{{- $name := printf "%s-%s" (include "corral.fullname" $root) .part }}
+{{- $account := include "corral.account" (dict "root" $root "part" .account) }}
 {{- if .namespaces }}
 {{- range .namespaces }}
 ---

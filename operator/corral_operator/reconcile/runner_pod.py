@@ -16,6 +16,7 @@ from corral_core.contracts.model_variable import model_variables
 from corral_core.contracts.source_resolution import SourceResolution
 from corral_core.model.accelerator import GPUPodSettings, vendor_of
 from corral_core.model.model import Model
+from corral_core.model.pod import TolerationSpec
 from corral_core.model.remote_sources import pulled_in_pod
 from corral_core.model.resource import runner_model
 from corral_core.planning.affinity import required_node_affinity, with_required_terms
@@ -132,11 +133,12 @@ def base_spec(
     ``volumes`` and ``mounts`` are further ones.
     """
     spec = model.spec
+    tolerations = [*spec.pod.tolerations, *(each for each in defaults.tolerations if each not in spec.pod.tolerations)]
     optional: dict[str, object] = {
-        "nodeSelector": dict(spec.pod.node_selector),
+        "nodeSelector": {**defaults.node_selector, **spec.pod.node_selector},
         "tolerations": [
-            *spec.pod.tolerations,
-            *_unreachable_node_tolerations(model, defaults.unreachable_node_timeout),
+            *tolerations,
+            *_unreachable_node_tolerations(tolerations, defaults.unreachable_node_timeout),
         ],
         "affinity": spec.pod.affinity,
         "imagePullSecrets": [{"name": name} for name in _image_secrets(model, defaults)],
@@ -234,7 +236,7 @@ def _runner_only(
 ) -> dict[str, object]:
     """Return the fields that only runners have, and those of ``base`` that the GPUs and their settings extend."""
     settings, runtime = _gpu_pod(gpus, defaults), _runtime_class(model, defaults, gpus=gpus)
-    selector = {**settings.node_selector, **model.spec.pod.node_selector}
+    selector = {**defaults.node_selector, **settings.node_selector, **model.spec.pod.node_selector}
     given = [*get_objects(base, "tolerations"), *settings.tolerations]
     return {
         "terminationGracePeriodSeconds": math.ceil(defaults.drain_timeout) + _KILL_MARGIN,
@@ -275,13 +277,13 @@ def _gpu_pod(gpus: GpuRequest | None, defaults: RunnerDefaults) -> GPUPodSetting
     return defaults.gpu_pod(gpus.resource) if gpus is not None else GPUPodSettings()
 
 
-def _unreachable_node_tolerations(model: Model, seconds: float) -> list[JsonObject]:
-    """Return tolerations that evict the pod soon after its node became unreachable, unless the Model has its own.
+def _unreachable_node_tolerations(given: Sequence[TolerationSpec], seconds: float) -> list[JsonObject]:
+    """Return tolerations that evict the pod soon after its node became unreachable, unless others are given for that.
 
     The default of Kubernetes is five minutes, after it has waited for most of a minute before it sets the taint. No
     request is routed to the pod by then, and a runner keeps no state.
     """
-    own = {toleration.get("key") for toleration in model.spec.pod.tolerations}
+    own = {toleration.get("key") for toleration in given}
     missing = [key for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable") if key not in own]
     common = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": math.ceil(seconds)}
     return [{"key": key, **common} for key in missing]

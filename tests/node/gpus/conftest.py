@@ -18,6 +18,6 @@ def gpu_node(release: Release) -> Iterator[RealNode]:
     with release.cluster.further_node() as node:
         write_cdi(GPUS, node.cdi)
         release.cluster.api.patch(f"/api/v1/nodes/{node.name}", {"metadata": {"labels": labels(GPUS)}})
-        release.upgrade("--set", f"runner.images.cuda={release.setting('operator', 'CORRAL_RUNNER_IMAGE')}")
+        release.upgrade("--set", "runner.images.cuda.repository=corral/runner")
         yield node
-        release.upgrade("--set", "runner.images.cuda=")
+        release.upgrade("--set", "runner.images.cuda.repository=")

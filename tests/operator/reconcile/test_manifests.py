@@ -10,7 +10,9 @@ import sys
 from corral_core.base.json_fields import JsonObject, get_object, get_objects, get_value
 from corral_core.base.settings import duration_setting
 from corral_core.contracts.model_variable import model_text
+from corral_core.model.accelerator import GPUPodSettings
 from corral_core.model.model import Model
+from corral_core.model.pod import TolerationSpec
 from corral_core.model.resource import parse_model, runner_model
 from corral_operator.config import RunnerDefaults
 from corral_operator.reconcile import manifests
@@ -182,6 +184,23 @@ def test_a_runner_leaves_an_unreachable_node_soon_unless_its_model_tolerates_the
     patient = {"key": NODE_TAINTS[1], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 900}
     kept = get_objects(pod(built(model(pod={"tolerations": [patient]}), defaults=defaults)), "tolerations")
     assert [(item["key"], item["tolerationSeconds"]) for item in kept] == [(NODE_TAINTS[1], 900), (NODE_TAINTS[0], 10)]
+
+
+def test_the_installations_node_labels_and_tolerations_are_extended_by_those_of_gpus_and_model() -> None:
+    dedicated: TolerationSpec = {"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}
+    unreachable: TolerationSpec = {"key": NODE_TAINTS[1], "operator": "Exists", "effect": "NoExecute"}
+    defaults = RunnerDefaults(
+        node_selector={"pool": "models", "zone": "a", "disk": "slow"},
+        tolerations=(dedicated, unreachable),
+        gpu_pods={"nvidia": GPUPodSettings.model_validate({"nodeSelector": {"pool": "gpus", "zone": "b"}})},
+    )
+    made = pod(built(model(gpu={"count": 1}, pod={"nodeSelector": {"zone": "c"}}), defaults=defaults))
+    assert made["nodeSelector"] == {"pool": "gpus", "zone": "c", "disk": "slow"}
+    cpu = pod(built(model(gpu={"count": 0}, pod={"tolerations": [dict(dedicated)]}), defaults=defaults))
+    assert cpu["nodeSelector"] == defaults.node_selector
+    tolerated = get_objects(cpu, "tolerations")
+    assert tolerated[:2] == [dedicated, unreachable]
+    assert [item["key"] for item in tolerated[2:]] == [NODE_TAINTS[0]]
 
 
 def test_temporary_files_cannot_fill_the_disk_of_the_node() -> None:
