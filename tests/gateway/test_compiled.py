@@ -23,6 +23,7 @@ AGAIN = (
     "http_server/test_limits",
     "http_server/test_smuggling",
     "proxy/test_forwarder",
+    "proxy/test_heartbeat",
     "test_fuzz",
     "upstream/test_retry_safety",
 )

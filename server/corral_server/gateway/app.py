@@ -37,6 +37,7 @@ from corral_server.gateway.observability.request_metrics import RequestObserver
 from corral_server.gateway.peers.peer_usage import Peers
 from corral_server.gateway.peers.runner_status import RunnerStatusFollower
 from corral_server.gateway.proxy.forwarder import Forwarder
+from corral_server.gateway.proxy.heartbeat import end_with_error
 from corral_server.gateway.proxy.relay import SHUTTING_DOWN
 from corral_server.gateway.queueing.dispatcher import Dispatcher, ModelDeleted
 from corral_server.gateway.queueing.slot_shares import SlotShares
@@ -118,6 +119,7 @@ class Gateway:
             attempts=config.max_reset_retries,
             unreachable_timeout=config.connect_retry_timeout,
             limits=config.request_limits,
+            heartbeat=config.heartbeat,
         )
 
     def _route_table(self, version: str) -> Mapping[str, Mapping[str, Handler]]:
@@ -168,7 +170,7 @@ class Gateway:
             yield from self._authenticator.families()
 
     async def handle(self, exchange: Exchange) -> None:
-        """Answer one request. An error before the response has started has the format of the API that was called."""
+        """Answer one request. An error before the runner's response has the format of the API that was called."""
         request = Request(exchange, prefix=self._prefix)
         self._observing.start(request, self.paths)
         try:
@@ -188,7 +190,7 @@ class Gateway:
         except ClientDisconnected:
             return
         except asyncio.CancelledError:
-            if exchange.response_state is IDLE and not exchange.write_paused:
+            if request.only_heartbeats or (exchange.response_state is IDLE and not exchange.write_paused):
                 await _send_error(request, ApiError(503, SHUTTING_DOWN, retry_after=1))
             raise
         finally:
@@ -207,6 +209,8 @@ class Gateway:
         if not model:
             raise api.missing_model(data)
         keep_alive, num_ctx = keep_alive_without_content(api.path, data), requested_context(api.path, data)
+        if data.get("stream") is True:
+            request.stream_type = api.stream_type
         del data  # nothing else of the body is kept beside it
         if self._authorized is not None:
             self._authorized.authorize(model)
@@ -231,6 +235,9 @@ async def _constant(response: Response) -> Response:
 
 
 async def _send_error(request: Request, error: ApiError) -> None:
+    if request.only_heartbeats:
+        end_with_error(request, error)
+        return
     await send_response(
         request, error_response(request.path, error.status, error.message, retry_after=error.retry_after)
     )

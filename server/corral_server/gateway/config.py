@@ -37,7 +37,8 @@ class GatewayConfig:
     as ready. ``body_limit``: one body; ``body_memory_limit``: all bodies in memory. On SIGTERM new connections are
     accepted for ``drain_delay``, then pending and running requests continue for ``drain_timeout``.
     ``upstream_read_timeout``: how long a runner may send nothing, 0 for no limit. ``keys_file``: API keys, empty for
-    none. ``origins``: entries of OLLAMA_ORIGINS, to which Ollama's defaults are added.
+    none. ``heartbeat``: interval of heartbeats on streams that have not begun, 0 for none. ``origins``: entries of
+    OLLAMA_ORIGINS, to which Ollama's defaults are added.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +60,7 @@ class GatewayConfig:
     drain_timeout: float = 600.0
     drain_delay: float = 0.0
     upstream_read_timeout: float = 0.0
+    heartbeat: float = 15.0
     limits: Limits = DEFAULTS
     tls: TlsFiles | None = None
     keys_file: str = ""
@@ -91,6 +93,7 @@ class GatewayConfig:
             drain_timeout=duration_setting(environ, "CORRAL_DRAIN_TIMEOUT", default=600.0),
             drain_delay=duration_setting(environ, "CORRAL_DRAIN_DELAY", default=0.0),
             upstream_read_timeout=duration_setting(environ, "CORRAL_UPSTREAM_TIMEOUT", default=0.0),
+            heartbeat=_heartbeat(environ),
             limits=_limits(environ),
             tls=_tls(environ),
             keys_file=str_setting(environ, "CORRAL_API_KEYS_FILE"),
@@ -111,6 +114,16 @@ def _limits(environ: Mapping[str, str]) -> Limits:
         connections=int_setting(environ, "CORRAL_MAX_CONNECTIONS", default=0, minimum=0) or _connections(environ),
         prefix=parse_prefix(str_setting(environ, "CORRAL_PATH_PREFIX")),
     )
+
+
+def _heartbeat(environ: Mapping[str, str]) -> float:
+    """Raises InvalidSetting for an interval that would flood clients."""
+    seconds = duration_setting(environ, "CORRAL_HEARTBEAT", default=15.0)
+    if 0 < seconds < 0.1:
+        raise InvalidSetting(
+            f"CORRAL_HEARTBEAT={seconds:g} s is not allowed: it must be at least 100ms, or 0 for no heartbeats"
+        )
+    return seconds
 
 
 def _body_memory(environ: Mapping[str, str]) -> int:

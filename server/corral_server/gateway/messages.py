@@ -25,7 +25,8 @@ class Request:
     until they are known. ``namespace`` is the one that the API key is for, empty without one. ``num_ctx`` is the
     context length that the request asks for, 0 if for none. ``body`` is kept only while it is needed, ``reservation``
     is the memory that it takes. ``limits`` are those of the client's API key. ``metrics`` records the request for
-    metrics, access log and traces; None for probes.
+    metrics, access log and traces; None for probes. ``stream_type`` is the media type of the stream that the request
+    asks for, empty if for none. ``only_heartbeats``: the response has started, and holds nothing but heartbeats.
     """
 
     __slots__ = (
@@ -41,9 +42,11 @@ class Request:
         "model_name",
         "namespace",
         "num_ctx",
+        "only_heartbeats",
         "path",
         "reservation",
         "response_headers",
+        "stream_type",
     )
 
     def __init__(self, exchange: Exchange, *, prefix: str = "") -> None:
@@ -62,6 +65,8 @@ class Request:
         self.reservation: BodyReservation | None = None
         self.limits = NO_REQUEST_LIMITS
         self.metrics: RequestMetrics | None = None
+        self.stream_type = b""
+        self.only_heartbeats = False
 
     @property
     def method(self) -> str:

@@ -86,9 +86,13 @@ def error_body(path: str, status: int, message: str) -> bytes:
     return compact_json(error_object(path, status, message)).encode()
 
 
-def stream_error(path: str, message: str) -> bytes:
-    """Encode an error that ends a started stream: a line in Ollama's API, an event in OpenAI's and Anthropic's."""
-    body = compact_json(error_object(path, 500, message))
+def stream_error(path: str, message: str, status: int = 500) -> bytes:
+    """Encode an error that ends a started stream, with the type that ``status`` has in the API."""
+    return stream_item(path, compact_json(error_object(path, status, message)), error=True)
+
+
+def stream_item(path: str, data: str, *, error: bool) -> bytes:
+    """Encode JSON without line breaks as a part of a stream: a line in Ollama's API, an event in the others."""
     if not path.startswith("/v1/") and path not in LLAMA_SERVER_PATHS:
-        return body.encode() + b"\n"
-    return server_sent_event(body, "error" if path in _ANTHROPIC_PATHS else "")
+        return data.encode() + b"\n"
+    return server_sent_event(data, "error" if error and path in _ANTHROPIC_PATHS else "")

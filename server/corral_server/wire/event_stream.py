@@ -1,8 +1,12 @@
-"""Server-sent events, by the HTML Living Standard, section 9.2.6 "Interpreting an event stream"."""
+"""Media types of streams, and server-sent events by the HTML Living Standard, section 9.2.6.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+"""
 
 from __future__ import annotations
 
 EVENT_STREAM = b"text/event-stream"
+JSON_LINES = b"application/x-ndjson"
 
 
 def server_sent_event(data: str, event: str = "") -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corral_server.wire.errors import LLAMA_SERVER_PATHS, ApiError
+from corral_server.wire.event_stream import EVENT_STREAM, JSON_LINES
 
 _UNKNOWN = "model '{}' not found"
 _TRY_PULLING = 'model "{}" not found, try pulling it first'
@@ -22,7 +23,7 @@ class Api:
     """``kind`` is the Go type in error texts; ``unknown`` has ``{}`` in the place of the name.
 
     With ``defaults_to_only_model`` a request without a name is for the only Model that its client sees, as clients of
-    llama.cpp's server name none.
+    llama.cpp's server name none. ``stream_type`` is the media type of its streams, empty if it has none.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Api:
     missing: tuple[int, str]
     unknown: str
     defaults_to_only_model: bool = False
+    stream_type: bytes = b""
 
     @property
     def go_type(self) -> str:
@@ -56,18 +58,25 @@ class Api:
 APIS: dict[str, Api] = {
     api.path: api
     for api in (
-        Api("/api/generate", "GenerateRequest", _EMPTY_NAME, _UNKNOWN),
-        Api("/api/chat", "ChatRequest", _REQUIRED, _UNKNOWN),
+        Api("/api/generate", "GenerateRequest", _EMPTY_NAME, _UNKNOWN, stream_type=JSON_LINES),
+        Api("/api/chat", "ChatRequest", _REQUIRED, _UNKNOWN, stream_type=JSON_LINES),
         Api("/api/embed", "EmbedRequest", _EMPTY_NAME, _TRY_PULLING),
         Api("/api/embeddings", "EmbeddingRequest", _REQUIRED, _TRY_PULLING),
-        Api("/v1/chat/completions", "ChatCompletionRequest", _REQUIRED, _UNKNOWN),
-        Api("/v1/completions", "CompletionRequest", _EMPTY_NAME, _UNKNOWN),
+        Api("/v1/chat/completions", "ChatCompletionRequest", _REQUIRED, _UNKNOWN, stream_type=EVENT_STREAM),
+        Api("/v1/completions", "CompletionRequest", _EMPTY_NAME, _UNKNOWN, stream_type=EVENT_STREAM),
         Api("/v1/embeddings", "EmbedRequest", _EMPTY_NAME, _TRY_PULLING),
-        Api("/v1/responses", "ResponsesRequest", _REQUIRED, _UNKNOWN),
-        Api("/v1/messages", "MessagesRequest", _REQUIRED, _UNKNOWN),
+        Api("/v1/responses", "ResponsesRequest", _REQUIRED, _UNKNOWN, stream_type=EVENT_STREAM),
+        Api("/v1/messages", "MessagesRequest", _REQUIRED, _UNKNOWN, stream_type=EVENT_STREAM),
         Api("/v1/messages/count_tokens", "CountTokensRequest", _REQUIRED, _UNKNOWN),
         *(
-            Api(path, "Request", _SEVERAL_MODELS, _UNKNOWN, defaults_to_only_model=True)
+            Api(
+                path,
+                "Request",
+                _SEVERAL_MODELS,
+                _UNKNOWN,
+                defaults_to_only_model=True,
+                stream_type=EVENT_STREAM if path == "/infill" else b"",
+            )
             for path in sorted(LLAMA_SERVER_PATHS)
         ),
     )

@@ -233,6 +233,21 @@ class Exchange:
                 observer.finish()
             self._on_done(self)
 
+    def write_heartbeat(self, piece: bytes) -> None:
+        """Send the head of the response, if it was not sent yet, and bytes that are no part of its content.
+
+        ``piece`` may be empty. The observer is not notified. No effect while the client reads too slowly, and when the
+        response was aborted.
+        """
+        if self.response_state is not SEND_BODY or self._flow.write_paused:
+            return
+        if self._chunked:
+            piece = _chunk(piece, last=False)
+        if self._head:
+            piece, self._head = self._head + piece, b""
+        if piece:
+            self._flow.write(piece)
+
     # Internal
 
     def _abort(self) -> None:

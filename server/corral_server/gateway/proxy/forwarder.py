@@ -15,8 +15,9 @@ from corral_server.gateway.directory.directory import Endpoint, ModelEntry
 from corral_server.gateway.http_server.exchange import DisconnectScope
 from corral_server.gateway.messages import Request
 from corral_server.gateway.proxy.headers import RequestHead, complete_head, reported_prompt_tokens
+from corral_server.gateway.proxy.heartbeat import Heartbeat
 from corral_server.gateway.proxy.read_pacing import ReadPacing
-from corral_server.gateway.proxy.relay import relay, relay_complete
+from corral_server.gateway.proxy.relay import relay, relay_after_heartbeats, relay_complete
 from corral_server.gateway.proxy.request_limits import limits_of
 from corral_server.gateway.proxy.retries import RetryBudget
 from corral_server.gateway.queueing.dispatcher import Dispatcher
@@ -40,7 +41,8 @@ RUNNER_SILENT = "the model sent nothing for longer than it may, please try again
 class Forwarder:
     """``attempts`` and ``unreachable_timeout`` (seconds) are those of RetryBudget; ``name`` identifies this gateway.
 
-    ``limits`` count for Models without ``spec.requestLimits``.
+    ``limits`` count for Models without ``spec.requestLimits``. ``heartbeat`` is the interval of Heartbeat in seconds, 0
+    for none.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Forwarder:
         attempts: int,
         unreachable_timeout: float,
         limits: RequestLimits,
+        heartbeat: float,
     ) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
@@ -60,26 +63,36 @@ class Forwarder:
         self._attempts = attempts
         self._unreachable_timeout = unreachable_timeout
         self._limits = limits
+        self._heartbeat = heartbeat
 
     async def forward(self, request: Request, entry: ModelEntry) -> None:
         """Answer the request through a runner of this Model.
 
-        Raises ApiError or ModelDeleted while nothing was sent to the client; later failures end the response here.
+        Raises ApiError or ModelDeleted while nothing but heartbeats was sent to the client; later failures end the
+        response here.
         """
         limits = limits_of(entry, self._limits).within(request.limits)
         head = self._head.encode(request, len(request.body), limits=limits)
         pending = self._dispatcher.submit(entry, request.namespace, num_ctx=request.num_ctx)
         if request.metrics is not None:
             request.metrics.pending = pending
+        beating = self._heartbeat > 0 and request.stream_type != b""
+        heartbeat = Heartbeat(request, self._heartbeat) if beating else None
         try:
             with DisconnectScope(request.exchange):
                 endpoint, connection = await self._send(request, pending, head)
                 try:
-                    if not relay_complete(request, connection):
+                    if heartbeat is not None:
+                        heartbeat.stop()
+                    if request.only_heartbeats:
+                        await relay_after_heartbeats(request, connection, self._pacing)
+                    elif not relay_complete(request, connection):
                         await relay(request, connection, self._pacing)
                 finally:
                     self._pool.release(endpoint.host, endpoint.port, connection)
         finally:
+            if heartbeat is not None:
+                heartbeat.stop()
             self._dispatcher.finish(pending)
 
     async def _send(self, request: Request, pending: PendingRequest, head: bytes) -> tuple[Endpoint, RunnerConnection]:

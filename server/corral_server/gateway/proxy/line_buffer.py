@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from corral_server.wire.errors import stream_error
+from corral_server.wire.event_stream import EVENT_STREAM, JSON_LINES
 
 LINE_LIMIT: Final = 1024 * 1024
 """Bytes without a delimiter after which a stream is forwarded as it is."""
-_DELIMITERS: Final = {b"application/x-ndjson": b"\n", b"text/event-stream": b"\n\n"}
+_DELIMITERS: Final = {JSON_LINES: b"\n", EVENT_STREAM: b"\n\n"}
 
 
 def stream_delimiter(content_type: bytes) -> bytes | None:

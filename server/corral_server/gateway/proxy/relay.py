@@ -13,6 +13,7 @@ import asyncio
 
 from corral_server.gateway.messages import Request
 from corral_server.gateway.proxy.headers import response_headers
+from corral_server.gateway.proxy.heartbeat import end_with_body
 from corral_server.gateway.proxy.line_buffer import LineBuffer
 from corral_server.gateway.proxy.read_pacing import ReadPacing
 from corral_server.gateway.upstream.connection import Interrupted, RunnerConnection, UpstreamError
@@ -54,6 +55,22 @@ async def relay(request: Request, connection: RunnerConnection, pacing: ReadPaci
     else:
         exchange.start_response(connection.status, headers)
         await _relay_stream(request, connection, LineBuffer(delimiter), pacing=pacing)
+
+
+async def relay_after_heartbeats(request: Request, connection: RunnerConnection, pacing: ReadPacing) -> None:
+    """Relay the response behind the heartbeats. Raises ApiError while nothing of it was sent to the client."""
+    _, delimiter = response_headers(connection, [])
+    if request.exchange.write_paused:
+        await request.exchange.drain()
+    if delimiter is not None:
+        request.only_heartbeats = False
+        await _relay_stream(request, connection, LineBuffer(delimiter), pacing=pacing)
+        return
+    body = await _hold(connection)
+    if not connection.complete:
+        connection.abort()
+        raise ApiError(500, RUNNER_STOPPED)
+    end_with_body(request, connection.status, body + connection.read_buffered())
 
 
 async def _hold(connection: RunnerConnection) -> bytes:
