@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from corral_core.base.errors import InvalidName
-from corral_core.planning.snapshot import Demand
+from corral_core.planning.snapshot import Demand, Replica
 from corral_server.gateway.directory.directory import Endpoint
 from corral_server.local.directory import LocalDirectory
 from corral_server.local.files import held_back
@@ -18,6 +18,7 @@ class FakeRunners:
     def __init__(self) -> None:
         self.ready: dict[str, tuple[Endpoint, ...]] = {}
         self.failed: dict[str, str] = {}
+        self.started: dict[str, tuple[Replica, ...]] = {}
 
     def context_length(self, key: str) -> int:
         return 0
@@ -27,6 +28,9 @@ class FakeRunners:
 
     def failure(self, key: str) -> str | None:
         return self.failed.get(key)
+
+    def replicas(self, key: str) -> tuple[Replica, ...]:
+        return self.started.get(key, ())
 
 
 class Made:

@@ -17,7 +17,7 @@ from corral_core.model.name_index import EVERYWHERE, NameIndex, Scope
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.auth.key_store import KeyStore
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.directory.directory import Directory, Endpoint, FoundModel, ModelEntry
+from corral_server.gateway.directory.directory import Directory, Endpoint, FoundModel, ModelEntry, ObservedState
 from corral_server.gateway.management.management import Management
 from corral_server.gateway.observability.request_metrics import RequestObserver
 from corral_server.gateway.peers.peer_usage import Peers
@@ -64,6 +64,7 @@ class MemoryDirectory:
     contexts: list[tuple[str, int]] = field(default_factory=list)
     ready: bool = True
     shared: tuple[str, ...] = ()
+    states: dict[str, ObservedState] = field(default_factory=dict)
     _listeners: list[Callable[[str], None]] = field(default_factory=list)
 
     @classmethod
@@ -100,6 +101,10 @@ class MemoryDirectory:
 
     def get(self, key: str) -> ModelEntry | None:
         return self.by_key.get(key)
+
+    def observed(self, key: str) -> ObservedState | None:
+        ready = self.by_key[key].endpoints if key in self.by_key else ()
+        return self.states.get(key) or ObservedState("Ready" if ready else "Idle", "", ready=len(ready))
 
     def entries(self) -> Sequence[ModelEntry]:
         return tuple(self.by_key.values())

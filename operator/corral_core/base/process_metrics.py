@@ -17,7 +17,7 @@ _PROC = Path("/proc/self")
 
 def process_families() -> Iterator[Metric]:
     """Yield the metric families of this process; values that the system does not provide are left out."""
-    yield gauge("corral_build_info", "Version of Corral.", [({"version": _version()}, 1)])
+    yield gauge("corral_build_info", "Version of Corral.", [({"version": build_version()}, 1)])
     used = resource.getrusage(resource.RUSAGE_SELF)
     yield counter("process_cpu_seconds_total", "User and system CPU time.", [({}, used.ru_utime + used.ru_stime)])
     yield gauge("process_start_time_seconds", "Start time of the process in Unix seconds.", [({}, _STARTED)])
@@ -30,7 +30,8 @@ def process_families() -> Iterator[Metric]:
         yield gauge("process_open_fds", "Open file descriptors.", [({}, sum(1 for _ in (_PROC / "fd").iterdir()))])
 
 
-def _version() -> str:
+def build_version() -> str:
+    """Return the version of the installed package, ``unknown`` if it is not installed."""
     try:
         return version("corral")
     except PackageNotFoundError:

@@ -2,7 +2,8 @@
 
 - The runner is the only source of in-flight requests and of the keep_alive deadline.
 - ``GET /activity`` returns one status; ``GET /activity?watch=true`` streams one JSON line at every change and a
-  heartbeat line at least every ``HEARTBEAT_INTERVAL`` seconds.
+  heartbeat line at least every ``HEARTBEAT_INTERVAL`` seconds. With ``&interval=N`` a line follows at least every N
+  seconds while requests are active (from ``MIN_INTERVAL`` on), for a reader that follows ``generated_tokens``.
 - Times travel as durations, so the clocks of two machines are never compared. A ``RunnerStatus`` has times of the clock
   of the process that holds it: ``to_json`` and ``from_json`` convert at the moment ``now`` of that clock.
 - A runner may run any image. ``parse_runner_status`` accepts nothing but a status whose numbers and lengths are within
@@ -13,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final
 
 from pydantic import (
@@ -33,6 +34,8 @@ from corral_core.base.received_json import parse_received_object
 
 HEARTBEAT_INTERVAL = 5.0
 """Seconds between two lines of an unchanged status; after three missed lines the runner counts as unreachable."""
+MIN_INTERVAL: Final = 0.5
+"""Shortest interval in seconds that a reader of the stream gets."""
 
 MAX_STATUS_BYTES: Final = 96 * 1024
 """Size of one status; ``MAX_GATEWAYS`` long names, and ``MAX_DEVICES`` devices with and without offload, fit."""
@@ -161,6 +164,9 @@ class RunnerStatus:
     """None before the model is loaded, and in the status of a release without this field."""
     device_failure: Reason = ""
     """Which GPU has failed and why, "" if none has; the runner then drains and never accepts requests again."""
+    generated_tokens: Bytes | None = field(default=None, compare=False)
+    """Tokens generated since the model was loaded. None before that, and in the status of a release without this field.
+    It is no reason to decide anything, so two statuses that differ in it are equal."""
 
     @property
     def busy(self) -> bool:

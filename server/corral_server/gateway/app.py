@@ -42,6 +42,7 @@ from corral_server.gateway.proxy.relay import SHUTTING_DOWN
 from corral_server.gateway.queueing.dispatcher import Dispatcher, ModelDeleted
 from corral_server.gateway.queueing.slot_shares import SlotShares
 from corral_server.gateway.request_observation import RequestObservation
+from corral_server.gateway.ui.page import Page
 from corral_server.gateway.upstream.pool import ConnectionPool
 from corral_server.gateway.upstream.read_timeout import connection_factory
 from corral_server.wire.errors import ApiError
@@ -55,7 +56,7 @@ class Gateway:
     ``peers`` are the other gateway replicas, if there may be any; ``observers`` get the metrics of each completed
     request. ``keys`` are the API keys, by default those of the configured file. ``management`` makes, changes and
     deletes Models for clients, which are refused without it. ``dispatcher`` is public because metrics and usage
-    reports read its queue. ``paths`` are the served paths.
+    reports read its queue. ``paths`` are the served paths. ``page`` is None if the page is switched off.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Gateway:
         self._pool = ConnectionPool(connect_timeout=config.connect_timeout, make=make)
         self._forwarder = self._make_forwarder(config)
         self._readiness = Readiness(self._directory)
+        self.page = Page(self._directory, self.dispatcher.queue, peers, self._authenticator) if config.ui else None
         table = self._route_table(config.version)
         self.paths = frozenset(table)
         self._routes = Routes(table)
@@ -123,13 +125,14 @@ class Gateway:
         )
 
     def _route_table(self, version: str) -> Mapping[str, Mapping[str, Handler]]:
-        return route_table(
+        routes = route_table(
             ModelHandlers(self._directory, self._pool, self._bodies, self._authorized),
             self._management_handlers(),
             self._readiness,
             version=version,
             forward=self._forward,
         )
+        return {**routes, **self.page.routes()} if self.page is not None else routes
 
     def _management_handlers(self) -> ManagementHandlers:
         return ManagementHandlers(
@@ -155,12 +158,16 @@ class Gateway:
 
     def drain(self) -> None:
         self._readiness.draining = True
+        if self.page is not None:
+            self.page.drain()
 
     async def close(self) -> None:
         """Withdraw the demand and close idle connections."""
         self.dispatcher.shutdown()
         self._pool.close()
         await self._runners.close()
+        if self.page is not None:
+            await self.page.close()
 
     def families(self) -> Iterator[Metric]:
         """Metrics of requests."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral_core.base.errors import InvalidSetting
-from corral_core.base.settings import duration_setting, int_setting, list_setting, str_setting
+from corral_core.base.settings import bool_setting, duration_setting, int_setting, list_setting, str_setting
 from corral_server.gateway.bodies.memory import available_memory, memory_for_clients
 from corral_server.gateway.http_server.limits import DEFAULTS, Limits, connections_by_files, memory_per_connection
 from corral_server.gateway.http_server.tls import TlsFiles
@@ -38,7 +38,7 @@ class GatewayConfig:
     accepted for ``drain_delay``, then pending and running requests continue for ``drain_timeout``.
     ``upstream_read_timeout``: how long a runner may send nothing, 0 for no limit. ``keys_file``: API keys, empty for
     none. ``heartbeat``: interval of heartbeats on streams that have not begun, 0 for none. ``origins``: entries of
-    OLLAMA_ORIGINS, to which Ollama's defaults are added.
+    OLLAMA_ORIGINS, to which Ollama's defaults are added. ``ui``: the page at ``/ui`` is served.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +64,7 @@ class GatewayConfig:
     limits: Limits = DEFAULTS
     tls: TlsFiles | None = None
     keys_file: str = ""
+    ui: bool = True
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, host: str = "0.0.0.0") -> GatewayConfig:  # noqa: S104
@@ -97,6 +98,7 @@ class GatewayConfig:
             limits=_limits(environ),
             tls=_tls(environ),
             keys_file=str_setting(environ, "CORRAL_API_KEYS_FILE"),
+            ui=bool_setting(environ, "CORRAL_UI", default=True),
         )
 
 

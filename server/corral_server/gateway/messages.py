@@ -132,7 +132,7 @@ async def send_response(request: Request, response: Response) -> None:
     headers: Headers = [(b"date", formatdate(usegmt=True).encode()), *response.headers, *request.response_headers]
     if response.content_type is not None and (response.body or response.status == 200):
         headers.append((b"content-type", response.content_type))
-    if response.status != 204:
+    if response.status not in (204, 304):  # of a 304 it would be the length of the whole representation
         headers.append((b"content-length", b"%d" % len(response.body)))
     exchange = request.exchange
     await exchange.drain()

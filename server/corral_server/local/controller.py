@@ -127,6 +127,7 @@ class LocalController:
             name = display_name(listed.model)
             fields = {"replicas": decision.replicas, "draining": decision.draining, "reason": decision.reason}
             self._log.event("plan", name, **fields)
+        self._directory.decided(key, decision)
         self._directory.drain(key, decision.draining)
         self._directory.interrupt(key, decision.interrupt)
         settings = {**self._memory.settings(key), **self._snapshots(listed)}

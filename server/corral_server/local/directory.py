@@ -6,13 +6,14 @@ An entry is cached until one of its inputs changes.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from corral_core.contracts.model_metadata import ModelMetadata
 from corral_core.model.name_index import EVERYWHERE, NameIndex, Scope, lost_names_message
-from corral_core.planning.snapshot import Demand
-from corral_server.gateway.directory.directory import Endpoint, FoundModel, ModelEntry, PullingFile
+from corral_core.planning.snapshot import Decision, Demand, Replica
+from corral_server.gateway.directory.directory import Endpoint, FoundModel, ModelEntry, ObservedState, PullingFile
 from corral_server.local.event_log import EventLog
 from corral_server.local.files import ListedModel
 from corral_server.local.runners.process import display_name
@@ -26,6 +27,8 @@ class Runners(Protocol):
     def context_length(self, key: str) -> int: ...
 
     def failure(self, key: str) -> str | None: ...
+
+    def replicas(self, key: str) -> tuple[Replica, ...]: ...
 
 
 class SourcePull(Protocol):
@@ -72,6 +75,7 @@ class LocalDirectory:
         self._wanted_pulls: set[str] = set()
         self._wanted_contexts: dict[str, int] = {}
         self._contexts: dict[str, tuple[int, int]] = {}
+        self._decisions: dict[str, Decision] = {}
         self._draining: set[str] = set()
         self._interrupted: set[str] = set()
         self._cold_demand: set[str] = set()
@@ -99,6 +103,21 @@ class LocalDirectory:
         if entry is None:
             entry = self._entries[key] = self._entry(listed)
         return entry
+
+    def observed(self, key: str) -> ObservedState | None:
+        entry = self.get(key)
+        if entry is None:
+            return None
+        staying = [replica for replica in self._runners.replicas(key) if not replica.terminating]
+        decision = self._decisions.get(key)
+        ready = len(entry.endpoints)
+        return ObservedState(
+            phase=_phase(entry, decision, starting=len(staying) > ready, draining=key in self._draining),
+            reason=entry.unavailable_reason or (decision.reason if decision is not None else ""),
+            replicas=len(staying),
+            ready=ready,
+            nodes=(socket.gethostname(),) if ready else (),
+        )
 
     def entries(self) -> Sequence[ModelEntry]:
         return sorted(filter(None, map(self.get, self._listed)), key=lambda entry: entry.modified, reverse=True)
@@ -143,6 +162,7 @@ class LocalDirectory:
         """Replace all Models."""
         before = self._listed
         self._listed = {listed.model.key: listed for listed in models}
+        self._decisions = {key: known for key, known in self._decisions.items() if key in self._listed}
         self._names = NameIndex()
         for listed in models:
             self._names.put(listed.model)
@@ -177,6 +197,10 @@ class LocalDirectory:
         """Rebuild the entries of the Models that wait for this source to be pulled."""
         for key in [key for key, listed in self._listed.items() if uri in listed.pulling]:
             self.changed(key)
+
+    def decided(self, key: str, decision: Decision) -> None:
+        """Record what the planner has decided, for ``observed``."""
+        self._decisions[key] = decision
 
     def drain(self, key: str, draining: bool) -> None:
         """Set whether new requests for the Model are held although it has runners."""
@@ -263,3 +287,20 @@ class LocalDirectory:
     def _display_name(self, key: str) -> str:
         listed = self._listed.get(key)
         return display_name(listed.model) if listed is not None else key
+
+
+def _phase(entry: ModelEntry, decision: Decision | None, *, starting: bool, draining: bool) -> str:
+    """Return the phase that the operator would write (``corral_operator.report.conditions.phase``)."""
+    if entry.model.spec.suspend:
+        return "Suspended"
+    if draining:
+        return "Draining"
+    if entry.endpoints:
+        return "Ready"
+    if entry.unavailable_reason is not None and entry.model.spec.replicas != 0:
+        return "Failed"
+    if entry.pulling is not None:
+        return "Pulling"
+    if starting:
+        return "Loading"
+    return "WaitingForCapacity" if decision is not None and decision.waiting_for_capacity else "Idle"

@@ -25,8 +25,10 @@ from corral_server.gateway.observability.token_usage import tokens_consumed
 from corral_server.gateway.queueing.admission import GatewayUsage
 from corral_server.wire.errors import ApiError
 
-PUBLIC_PATHS = frozenset(("/", "/healthz", "/readyz"))
+PUBLIC_PATHS = frozenset(("/", "/healthz", "/readyz", "/ui", "/ui/"))
 """Paths that need no key."""
+PUBLIC_FILES = "/ui/assets/"
+"""The paths below this one need no key either: the page's files are the same for everyone."""
 _ANTHROPIC_PATH = "/v1/messages"
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
 _MISSING = "an API key is required: send 'Authorization: Bearer KEY'"
@@ -68,7 +70,7 @@ class Authenticator:
 
     async def authenticate(self, request: Request, handler: Handler) -> Response | None:
         """Run the handler as the request's key; public paths need none. Raises ApiError 401."""
-        if request.path in PUBLIC_PATHS:
+        if request.path in PUBLIC_PATHS or request.path.startswith(PUBLIC_FILES):
             return await handler()
         key = self._identify(request)
         request.namespace = key.namespace
@@ -77,6 +79,11 @@ class Authenticator:
             return await handler()
         finally:
             CURRENT_KEY.reset(token)
+
+    def is_valid(self, key: ApiKey) -> bool:
+        """Return whether the key is still in use as it is, and not expired; for responses that last."""
+        expired = key.expires is not None and self._wall_clock() >= key.expires
+        return not expired and any(known == key for known in self._store.all())
 
     @contextlib.contextmanager
     def limit_rate(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from corral_core.base.names import canonical_name
 from corral_core.model.name_index import EVERYWHERE, Scope
 from corral_server.gateway.auth.authenticator import CURRENT_KEY
 from corral_server.gateway.auth.key_file import ApiKey
-from corral_server.gateway.directory.directory import Directory, FoundModel, ModelEntry
+from corral_server.gateway.directory.directory import Directory, FoundModel, ModelEntry, ObservedState
 from corral_server.wire.errors import ApiError
 
 
@@ -52,6 +52,9 @@ class AuthorizedDirectory:
 
     def get(self, key: str) -> ModelEntry | None:
         return self._directory.get(key)
+
+    def observed(self, key: str) -> ObservedState | None:
+        return self._directory.observed(key)
 
     def entries(self) -> Sequence[ModelEntry]:
         """Return the Models of the current key, each with the names by which it reaches them."""

@@ -103,6 +103,24 @@ class FoundModel:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedState:
+    """State of a Model for people; requests are not routed by it.
+
+    ``phase`` is one of those of ``status.phase``, ``reason`` is the explanation. ``namespace`` is None outside of a
+    cluster. ``replicas`` are the runners that are not terminating, ``ready`` those that serve. ``gpus`` is their number
+    of GPUs, None if it is not known. ``nodes`` are the nodes of the runners that serve.
+    """
+
+    phase: str
+    reason: str
+    namespace: str | None = None
+    replicas: int = 0
+    ready: int = 0
+    gpus: int | None = None
+    nodes: tuple[str, ...] = ()
+
+
 class Directory(Protocol):
     """Current Models. All methods are synchronous, cheap and called on the gateway's event loop."""
 
@@ -120,6 +138,9 @@ class Directory(Protocol):
 
     def get(self, key: str) -> ModelEntry | None:
         """Look up a Model by ``namespace/name``."""
+
+    def observed(self, key: str) -> ObservedState | None:
+        """Return the state of the Model with this ``namespace/name``, None if it is not served."""
 
     def entries(self) -> Sequence[ModelEntry]:
         """Return all served Models, the newest first."""

@@ -25,9 +25,10 @@ from corral_kube.list_watch import ListerWatcher
 from corral_kube.reflector import Reflector
 from corral_kube.unreadable import UnreadableObjects
 from corral_server.gateway import log
-from corral_server.gateway.directory.directory import FoundModel, ModelEntry
+from corral_server.gateway.directory.directory import FoundModel, ModelEntry, ObservedState
 from corral_server.gateway.directory.kubernetes_demand import DemandWriter, StatusApplier
 from corral_server.gateway.directory.kubernetes_entries import MODEL_LABEL, entry_of, model_key, model_of, trim_model
+from corral_server.gateway.directory.kubernetes_state import observed_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,10 @@ class KubeDirectory:
 
     def get(self, key: str) -> ModelEntry | None:
         return self._entries.get(key)
+
+    def observed(self, key: str) -> ObservedState | None:
+        known = self._models.get(key)
+        return observed_state(*known, self._slices.get(key, {}).values()) if known is not None else None
 
     def entries(self) -> Sequence[ModelEntry]:
         return sorted(self._entries.values(), key=lambda entry: (-entry.modified, entry.key))

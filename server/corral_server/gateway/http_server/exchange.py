@@ -192,6 +192,10 @@ class Exchange:
         if not self.closed:
             await self._flow.drain()
 
+    def drop_connection(self) -> None:
+        """Close the connection with everything that the client has not read."""
+        self._flow.abort()
+
     @property
     def write_paused(self) -> bool:
         """Whether the client reads too slowly, so that ``drain`` would wait."""

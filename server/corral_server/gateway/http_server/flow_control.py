@@ -58,6 +58,10 @@ class FlowControl:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def abort(self) -> None:
+        """Close the connection at once; what is not sent yet is lost."""
+        self._transport.abort()
+
     async def drain(self) -> None:
         """Wait until the transport takes more, or the connection is lost."""
         while self.write_paused:

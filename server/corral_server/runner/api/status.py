@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from corral_core.contracts.packed_defaults import with_source_defaults
-from corral_core.contracts.runner_status import RunnerStatus
+from corral_core.contracts.runner_status import HEARTBEAT_INTERVAL, MIN_INTERVAL, RunnerStatus
 from corral_server.runner.lifecycle.state import RunnerState
 from corral_server.wire.json_encoding import compact_json
 
@@ -32,7 +33,8 @@ class StatusEndpoints:
     async def status(self, request: Request) -> Response:
         if request.query_params.get("watch") != "true":
             return JSONResponse(self._state.status().to_json(time.monotonic()))
-        return StreamingResponse(_json_lines(self._state.watch()), media_type="application/x-ndjson")
+        watch = self._state.watch(_interval(request.query_params.get("interval", "")))
+        return StreamingResponse(_json_lines(watch), media_type="application/x-ndjson")
 
     async def health(self, _request: Request) -> Response:
         loaded = self._state.loaded
@@ -65,6 +67,12 @@ class StatusEndpoints:
         engine, metadata = loaded.engine, with_source_defaults(loaded.weights or loaded.metadata, loaded.defaults)
         body = {"metadata": metadata.to_json(), "parallel": engine.slots, "contextLength": engine.context_length}
         return JSONResponse(body)
+
+
+def _interval(text: str) -> float:
+    """Return the requested seconds between two lines, within the bounds of the contract."""
+    seconds = float(text) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", text) else HEARTBEAT_INTERVAL
+    return min(max(seconds, MIN_INTERVAL), HEARTBEAT_INTERVAL)
 
 
 async def _json_lines(watch: AsyncIterator[RunnerStatus]) -> AsyncIterator[bytes]:

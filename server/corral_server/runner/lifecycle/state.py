@@ -141,10 +141,14 @@ class RunnerState:
             devices=self.devices,
             device_failure=self.device_failure,
             offload=engine.offload if engine else None,
+            generated_tokens=engine.metrics.generated_tokens if engine else None,
         )
 
-    async def watch(self) -> AsyncIterator[RunnerStatus]:
-        """Yield the status now, after every change (coalesced by ``COALESCE``), at every heartbeat and at the end."""
+    async def watch(self, interval: float = HEARTBEAT_INTERVAL) -> AsyncIterator[RunnerStatus]:
+        """Yield the status now, after every change (coalesced by ``COALESCE``), at every heartbeat and at the end.
+
+        While requests are active, a heartbeat follows after ``interval`` seconds.
+        """
         while True:
             changed, last = self._changed, self.closing
             yield self.status()
@@ -152,7 +156,8 @@ class RunnerState:
                 return
             await asyncio.sleep(COALESCE)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), HEARTBEAT_INTERVAL)
+                pause = interval if self.keep_alive.active else HEARTBEAT_INTERVAL
+                await asyncio.wait_for(changed.wait(), pause)
 
     async def wait_until_loaded(self, seconds: float) -> None:
         """Wait until the model is loaded, draining or shutdown has started, or ``seconds`` have passed."""

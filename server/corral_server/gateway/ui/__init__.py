@@ -1,0 +1,1 @@
+"""The page for browsers at ``/ui``: its files, and the stream of the Models' state that it shows."""
