@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from corral_core.base.errors import InvalidName
-from corral_core.planning.snapshot import Demand, Replica
+from corral_core.planning.snapshot import Decision, Demand, Replica
 from corral_server.gateway.directory.directory import Endpoint
 from corral_server.local.directory import LocalDirectory
 from corral_server.local.files import held_back
@@ -209,3 +209,42 @@ def test_an_earlier_version_tells_the_spec_that_follows_and_why_it_cannot_be_pul
     assert entry.latest_problem is not None
     assert entry.latest_problem.endswith("cannot be pulled: the registry has no such model")
     assert entry.unavailable_reason is None
+
+
+@pytest.mark.parametrize(
+    ("decision", "started", "ready", "phase"),
+    [
+        (None, 0, 0, "Idle"),
+        (Decision(0, "no memory", waiting_for_capacity=True), 0, 0, "WaitingForCapacity"),
+        (Decision(1, "requests are pending"), 1, 0, "Loading"),
+        (Decision(1, "in use"), 1, 1, "Ready"),
+    ],
+)
+def test_the_observed_state_has_the_phase_and_the_planners_reason(
+    decision: Decision | None, started: int, ready: int, phase: str
+) -> None:
+    built, key = made(), "default/llama"
+    built.runners.started[key] = (Replica("llama-1", bool(ready), False, 1.0),) * started
+    built.runners.ready[key] = (ENDPOINT,) * ready
+    built.directory.changed(key)
+    if decision is not None:
+        built.directory.decided(key, decision)
+    state = built.directory.observed(key)
+    assert state is not None
+    assert (state.phase, state.replicas, state.ready) == (phase, started, ready)
+    assert state.reason == (decision.reason if decision is not None else "")
+    assert (state.namespace, len(state.nodes)) == (None, ready)
+
+
+def test_a_model_that_cannot_be_served_is_observed_with_the_reason() -> None:
+    built, key = made(), "default/llama"
+    built.runners.failed[key] = "not a GGUF file"
+    built.directory.changed(key)
+    failed = built.directory.observed(key)
+    assert failed is not None
+    assert (failed.phase, failed.reason) == ("Failed", "not a GGUF file")
+    built.directory.drain("default/qwen", True)
+    draining = built.directory.observed("default/qwen")
+    assert draining is not None
+    assert draining.phase == "Draining"
+    assert built.directory.observed("default/unknown") is None

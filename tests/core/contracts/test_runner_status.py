@@ -69,6 +69,8 @@ def test_a_status_with_all_fields_at_their_longest_fits_into_a_line() -> None:
         {"slots": 10**30},
         {"size_bytes": 2**63},
         {"vram_bytes": -1},
+        {"generated_tokens": -1},
+        {"generated_tokens": 2**60},
         {"context_length": 2**40},
         {"progress": 1.5},
         {"keep_alive_s": 1e300},
@@ -144,3 +146,9 @@ def test_whatever_arrives_is_a_status_that_can_be_used_or_a_value_error(changed:
     assert status.offload is None or 0 <= status.offload.layers <= 65_536
     assert abs(status.keep_alive) <= MAX_DURATION or status.keep_alive == FOREVER
     assert json.dumps(status.to_json(now), allow_nan=False)
+
+
+def test_generated_tokens_are_told_and_change_nothing_else() -> None:
+    status = received(NOW, generated_tokens=70)
+    assert (status.generated_tokens, received(NOW).generated_tokens) == (70, None)
+    assert status == IDLE, "nothing is decided because tokens were generated"

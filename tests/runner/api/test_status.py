@@ -75,6 +75,23 @@ def test_the_status_stream_has_a_line_for_the_start_and_end_of_a_request() -> No
         request.join(10)
 
 
+def test_a_reader_gets_the_generated_tokens_at_its_interval_while_requests_are_active(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_module, "HEARTBEAT_INTERVAL", 3600.0)
+    gate, path = threading.Event(), "/activity?watch=true&interval=0.1"
+    with serving(FakeEngine(script=(gate,))) as runner, runner.http.stream("GET", path) as watch:
+        lines = (RunnerStatus.from_json(json.loads(line), NOW) for line in watch.iter_lines())
+        next(lines)
+        request = threading.Thread(target=runner.http.post, args=("/api/chat",), kwargs={"json": HELLO})
+        request.start()
+        busy = [line for line, _ in zip((line for line in lines if line.busy), range(3), strict=False)]
+        assert [line.generated_tokens for line in busy] == [0, 0, 0]
+        gate.set()
+        assert not next(line for line in lines if not line.busy).busy
+        request.join(10)
+
+
 def test_the_status_stream_repeats_an_unchanged_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_module, "HEARTBEAT_INTERVAL", 0.05)
     with serving(FakeEngine()) as runner, runner.http.stream("GET", "/activity?watch=true") as watch:
