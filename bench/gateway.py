@@ -45,7 +45,7 @@ from corral_core.model.model import Model, ModelSpec
 from corral_core.model.name_index import EVERYWHERE, NameIndex, Scope
 from corral_server.gateway.app import Gateway
 from corral_server.gateway.config import GatewayConfig
-from corral_server.gateway.directory.directory import Endpoint, FoundModel, ModelEntry
+from corral_server.gateway.directory.directory import Endpoint, FoundModel, ModelEntry, ObservedState
 from corral_server.gateway.server import GatewayServer, tune_garbage_collector, uvicorn_config
 from scripts import compiled
 from tests.support.ports import free_port
@@ -321,6 +321,9 @@ class OneModel:
 
     def get(self, key: str) -> ModelEntry | None:
         return self._entry if key == self._entry.key else None
+
+    def observed(self, key: str) -> ObservedState | None:
+        return ObservedState("Ready", "")
 
     def entries(self) -> Sequence[ModelEntry]:
         return (self._entry,)
