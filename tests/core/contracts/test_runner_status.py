@@ -148,7 +148,7 @@ def test_whatever_arrives_is_a_status_that_can_be_used_or_a_value_error(changed:
     assert json.dumps(status.to_json(now), allow_nan=False)
 
 
-def test_generated_tokens_are_told_and_change_nothing_else() -> None:
+def test_generated_tokens_are_read_and_two_statuses_that_differ_in_them_are_equal() -> None:
     status = received(NOW, generated_tokens=70)
     assert (status.generated_tokens, received(NOW).generated_tokens) == (70, None)
     assert status == IDLE, "nothing is decided because tokens were generated"

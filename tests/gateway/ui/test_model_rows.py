@@ -64,7 +64,7 @@ async def test_an_idle_model_has_its_weights_and_no_runner() -> None:
     }
 
 
-async def test_a_pull_and_unknown_weights_are_told() -> None:
+async def test_the_progress_of_a_pull_is_sent_and_unknown_weights_are_null() -> None:
     half = (PullingFile("ab" * 32, 1000, 430),)
     directory = MemoryDirectory.of(entry("tiny", metadata=None, pulling=half), entry("big", metadata=None, pulling=()))
     async with running_gateway(directory) as gateway, open_events(gateway) as events:

@@ -29,7 +29,7 @@ def test_one_status_or_two_at_once_tell_no_speed() -> None:
     assert sample((0.0, 50), (0.05, 60)).tokens_per_second is None
 
 
-def test_an_idle_runner_generates_nothing_and_starts_anew() -> None:
+def test_an_idle_runner_generates_nothing_and_its_next_request_is_measured_alone() -> None:
     found = sample((0.0, 0), (1.0, 100), busy=False)
     assert found.tokens_per_second == 0
     busy = runner_status(in_flight=1)
