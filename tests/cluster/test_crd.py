@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -119,22 +120,28 @@ def test_a_write_to_the_object_does_not_change_the_status(cluster: Cluster, name
 def test_kubectl_get_shows_the_columns(cluster: Cluster, namespace: str) -> None:
     _create(cluster, namespace)
     path = f"/apis/corral.dev/v1alpha1/namespaces/{namespace}/models/tiny/status"
-    ready = {"type": "Ready", "status": "False", "reason": "Idle", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+    ready = {"type": "Ready", "status": "True", "reason": "Idle", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+    idle_since = datetime.now(UTC) - timedelta(minutes=90, seconds=30)
     status = {
         "phase": "Idle",
         "replicas": 0,
+        "pending": 3,
+        "columns": {"replicas": "0/1", "size": "98 MB", "pulled": "43%"},
         "placement": {"gpus": 2, "vramBytes": 1234},
         "expiresAt": "2026-01-31T12:05:00Z",
+        "idleSince": idle_since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "keepAlive": "5m0s",
         "model": {"size": 98362432},
         "conditions": [{**ready, "message": "no pending requests"}],
     }
     cluster.api.patch(path, {"status": status})
     narrow = cluster.kubectl("-n", namespace, "get", "models").stdout.splitlines()
-    assert narrow[0].split() == ["NAME", "PHASE", "PULLED", "REPLICAS", "GPUS", "VRAM", "UNTIL", "AGE"]
-    assert narrow[1].split()[:6] == ["tiny", "Idle", "0", "2", "1234", "2026-01-31T12:05:00Z"]
+    header = "NAME READY PHASE PULLED REPLICAS PENDING GPUS IDLE KEEP-ALIVE SIZE AGE"
+    assert narrow[0].split() == header.split()
+    assert narrow[1].split()[:-1] == ["tiny", "True", "Idle", "43%", "0/1", "3", "2", "90m", "5m0s", "98", "MB"]
     wide = cluster.kubectl("-n", namespace, "get", "mdl", "-o", "wide").stdout
-    assert wide.splitlines()[0].split()[-3:] == ["SOURCE", "SIZE", "REASON"]
-    assert "98362432" in wide
+    assert wide.splitlines()[0].split()[-4:] == ["VRAM", "UNTIL", "SOURCE", "REASON"]
+    assert "2026-01-31T12:05:00Z" in wide
     assert "no pending requests" in wide
 
 

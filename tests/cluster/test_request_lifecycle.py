@@ -90,18 +90,18 @@ def test_an_unknown_model_is_not_found_as_in_ollama(corral: Installation) -> Non
     assert (rejected.value.status_code, rejected.value.error) == (404, "model 'unknown' not found")
 
 
-def test_kubectl_shows_phase_replicas_until_and_age(corral: Installation) -> None:
+def test_kubectl_shows_readiness_phase_replicas_and_when_the_model_is_unloaded(corral: Installation) -> None:
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("shown")
     corral.wait_phase("shown", "Idle")
     cold = _table(corral, "shown")
-    assert cold["PHASE"] == "Idle"
+    assert (cold["READY"], cold["PHASE"], cold["REPLICAS"]) == ("True", "Idle", "0/0")
     corral.send(gateway, "shown").result(START_TIMEOUT)
-    until(lambda: at(corral.model("shown"), "status", "expiresAt"), 15, what="status.expiresAt", interval=POLL_INTERVAL)
+    until(lambda: at(corral.model("shown"), "status", "keepAlive"), 15, what="status.keepAlive", interval=POLL_INTERVAL)
     warm = _table(corral, "shown")
-    assert (warm["PHASE"], warm["REPLICAS"]) == ("Ready", "1")
-    assert warm["UNTIL"] not in ("", "<none>")
+    assert (warm["READY"], warm["PHASE"], warm["REPLICAS"]) == ("True", "Ready", "1/1")
+    assert warm["KEEP-ALIVE"] not in ("", "<none>")
     assert {"NAME", "AGE"} <= warm.keys()
 
 

@@ -290,15 +290,18 @@ def test_complete_test_case_sets_every_field() -> None:
 def test_printer_columns() -> None:
     columns = VERSION["additionalPrinterColumns"]
     assert [c["name"].upper() for c in columns if not c.get("priority")] == [
+        "READY",
         "PHASE",
         "PULLED",
         "REPLICAS",
+        "PENDING",
         "GPUS",
-        "VRAM",
-        "UNTIL",
+        "IDLE",
+        "KEEP-ALIVE",
+        "SIZE",
         "AGE",
     ]
-    assert [c["name"].upper() for c in columns if c.get("priority") == 1] == ["SOURCE", "SIZE", "REASON"]
+    assert [c["name"].upper() for c in columns if c.get("priority") == 1] == ["VRAM", "UNTIL", "SOURCE", "REASON"]
 
 
 def test_patterns_are_valid_in_python() -> None:

@@ -47,6 +47,7 @@ from corral_operator.reconcile.planning.load_choice import choose_load
 from corral_operator.reconcile.pulling.pulls import Pulls
 from corral_operator.reconcile.rollouts import Rollouts
 from corral_operator.reconcile.work_queue import WorkQueue
+from corral_operator.report.event_recorder import EventRecorder
 from corral_operator.report.status_writer import StatusWriter
 from corral_server.gateway.directory.kubernetes import ApiClient, KubeDirectory, KubeSettings
 from tests.gateway.kube_objects import endpoint, endpoint_slice
@@ -183,12 +184,13 @@ class ObjectFuzzer:
         inspection = Inspection(self.kube, self.state, defaults, limit=4, requeue=self._queue.add_after)
         pulls = Pulls(self.kube, self.state, defaults, requeue=self._queue.add_after)
         rollouts = Rollouts(self.state, timeout=300.0, requeue=self._queue.add_after)
+        recorder = EventRecorder(self.kube, clock=self.clock)
         return Controller(
             self.state,
             self._queue,
             policy=Policy(max_loaded=1000),
             applier=Applier(self.kube, self.state, defaults, inspection, pulls=pulls, rollouts=rollouts),
-            status_writer=StatusWriter(self.kube, self.state, clock=self.clock),
+            status_writer=StatusWriter(self.kube, self.state, recorder, clock=self.clock),
             installations=OtherInstallations(self.kube, LeaseConfig(), created=str, clock=self.clock),
             load=lambda model: choose_load(self.state, model, defaults=defaults, current=None),
             leading=lambda: True,

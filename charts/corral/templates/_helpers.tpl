@@ -183,7 +183,7 @@ only a podSelector gets the release's namespace, as in the other policies of the
 - {apiGroups: [""], resources: [pods], verbs: [list, watch, create, delete]}
 - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, create, patch]}
 - {apiGroups: [resource.k8s.io], resources: [resourceclaimtemplates], verbs: [create, patch]}
-- {apiGroups: [""], resources: [events], verbs: [create]}
+- {apiGroups: [""], resources: [events], verbs: [create, patch]}
 - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get]}
 {{- end }}
 

@@ -114,6 +114,15 @@ def format_bytes(number: int) -> str:
     return f"{number} B"
 
 
+def format_size(number: int) -> str:
+    """Format a file size as ``ollama list`` does, in decimal units: ``1.3 GB`` (Ollama: format/bytes.go)."""
+    for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if number >= size:
+            value = number / size
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{number} B"
+
+
 def _format_number(number: Fraction) -> str:
     """Format with two decimals below ten, else one, without trailing zeros."""
     text = f"{float(number):.{2 if abs(number) < 10 else 1}f}"

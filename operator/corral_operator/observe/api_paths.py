@@ -72,8 +72,8 @@ def claim_templates(namespace: str, name: str = "") -> str:
     return _path(*_CLAIM_TEMPLATES, namespace, name)
 
 
-def events(namespace: str) -> str:
-    return _path(*_EVENTS, namespace, "")
+def events(namespace: str, name: str = "") -> str:
+    return _path(*_EVENTS, namespace, name)
 
 
 def leases(namespace: str, name: str = "") -> str:

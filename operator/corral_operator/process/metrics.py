@@ -16,19 +16,7 @@ from corral_kube.calls import APICallMetrics
 from corral_operator.observe.cluster_state import ClusterState
 from corral_operator.reconcile.metrics import PlanMetrics
 from corral_operator.reconcile.work_queue import WorkQueue, WorkQueueMetrics
-
-PHASES = (
-    "Pending",
-    "Pulling",
-    "Idle",
-    "WaitingForCapacity",
-    "Loading",
-    "Ready",
-    "Degraded",
-    "Draining",
-    "Suspended",
-    "Failed",
-)
+from corral_operator.report.phases import PHASES
 
 
 class OperatorMetrics:

@@ -44,6 +44,7 @@ from corral_operator.reconcile.planning.load_choice import choose_load
 from corral_operator.reconcile.pulling.pulls import Pulls
 from corral_operator.reconcile.rollouts import Rollouts
 from corral_operator.reconcile.work_queue import WorkQueue
+from corral_operator.report.event_recorder import EventRecorder
 from corral_operator.report.load import LoadChoice
 from corral_operator.report.status_writer import StatusWriter
 
@@ -71,6 +72,7 @@ class Term:
         self._model_of_puller: dict[str, str] = {}
         self._streams: RunnerStatusStreams | None = None
         self._pull_streams: PullProgressStreams | None = None
+        self._recorder = EventRecorder(self._writer)
         self._controller = self._make_controller()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -112,7 +114,7 @@ class Term:
             tasks.start(self._resync.run(self._config.resync_period))
             tasks.start(DemandCleanup(self._writer, self._state).run(self._config.resync_period))
             tasks.start(OrphanedPods(self._writer, self._state).run())
-            tasks.start(FailedDevices(self._writer, self._state, self._metrics.plans).run())
+            tasks.start(FailedDevices(self._writer, self._state, self._metrics.plans, self._recorder).run())
             for _ in range(self._config.workers):
                 tasks.start(self._controller.run_worker())
             self._queue.add(PLAN_KEY)
@@ -146,7 +148,7 @@ class Term:
             self._queue,
             policy=config.policy,
             applier=Applier(kube, state, config.runner, inspection, pulls=pulls, rollouts=rollouts),
-            status_writer=StatusWriter(kube, state, installation=config.lease.installation),
+            status_writer=StatusWriter(kube, state, self._recorder, installation=config.lease.installation),
             installations=self._installations,
             load=self._load,
             leading=self._lease.held,

@@ -6,7 +6,7 @@ Invariants:
   So nothing depends on the order of messages, and a restarted operator continues where the previous one stopped.
 - One worker at a time handles a Model; several workers handle several Models.
 - An error of any kind concerns the Model whose reconciliation raised it: that Model is tried again with growing
-  delays, its condition Reconciled says why, and the other Models are reconciled.
+  delays, its condition Stalled says why, and the other Models are reconciled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from corral_core.base.clock import steady_time
-from corral_core.base.durations import FOREVER
 from corral_core.base.json_log import error_location
 from corral_core.contracts.pull_status import PullStatus
 from corral_core.contracts.runner_status import Offload, RunnerStatus
@@ -35,6 +34,7 @@ from corral_operator.reconcile.planning.current_plan import PLAN_KEY, CurrentPla
 from corral_operator.reconcile.pulling.pull_view import pull_view, pull_wanted
 from corral_operator.reconcile.work_queue import WorkQueue
 from corral_operator.report.load import UNKNOWN_LOAD, LoadChoice
+from corral_operator.report.usage import usage
 from corral_operator.report.view import ModelView
 
 STATUS_DELAY = 2.0
@@ -291,6 +291,7 @@ class Controller:
         pods = sorted(state.pods.of_model(key), key=lambda pod: pod.created)
         staying = [pod for pod in pods if not pod.meta.deleted and not pod.finished]
         infos = [info for pod in staying if (info := state.runner_infos.get(pod.meta.uid)) is not None]
+        demand = state.demand_tracker.demand(key, self._clock())
         deployment_failures = (one.failure for one in state.deployments.of_model(key) if one.failure)
         return ModelView(
             item=item,
@@ -302,7 +303,8 @@ class Controller:
                 with_device_failure(pod, state.runner_statuses.get(pod.meta.uid)) for pod in pods if not pod.finished
             ],
             info=min(reversed(infos), key=lambda info: info.context_length, default=None),  # which no runner is below
-            expires_at=self._expires_at([pod.meta.uid for pod in staying if pod.ready]),
+            usage=usage([state.runner_statuses.get(pod.meta.uid) for pod in staying if pod.ready], self._clock()),
+            pending=demand.waiting if demand is not None else 0,
             rejected_object=self._rejected[key][0] if key in self._rejected else None,
             rejected_pod=next(deployment_failures, None if item.inspected else state.inspection_failures.get(key)),
             metadata=state.metadata(key),
@@ -317,20 +319,6 @@ class Controller:
         statuses = [self._state.runner_statuses.get(pod.meta.uid) for pod in pods]
         known = [status.offload for status in statuses if status is not None and status.loaded]
         return known[-1] if known else None
-
-    def _expires_at(self, runners: list[str]) -> float | None:
-        """Return when the last of the ready runners expires; None if that is not known of each of them."""
-        now = self._clock()
-        expiries = [_expiry(self._state.runner_statuses.get(runner), now) for runner in runners]
-        known = [expiry for expiry in expiries if expiry is not None]
-        return max(known) if known and len(known) == len(expiries) else None
-
-
-def _expiry(status: RunnerStatus | None, now: float) -> float | None:
-    """Return when a runner's keep_alive ends if no more requests arrive; None: never, or not known."""
-    if status is None or not status.busy:
-        return status.expires_at if status is not None else None
-    return now + status.keep_alive if status.loaded and status.keep_alive < FOREVER else None
 
 
 def _gathering_delay(before: RunnerStatus | None, after: RunnerStatus | None, now: float) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from corral_operator.observe.cluster_state import ClusterState
 from corral_operator.observe.objects import PodObject
 from corral_operator.observe.pod_failures import PodFailure
 from corral_operator.reconcile.metrics import PlanMetrics
+from corral_operator.report.event_recorder import EventRecorder
 from corral_operator.report.events import GPU_FAILED, device_event
 
 CHECK_INTERVAL = 5.0
@@ -51,12 +51,14 @@ class FailedDevices:
         kube: KubeClient,
         state: ClusterState,
         metrics: PlanMetrics,
+        recorder: EventRecorder,
         *,
         clock: Callable[[], float] = steady_time,
     ) -> None:
         self._kube = kube
         self._state = state
         self._metrics = metrics
+        self._recorder = recorder
         self._clock = clock
 
     async def run(self) -> None:
@@ -96,7 +98,6 @@ class FailedDevices:
             )
             self._metrics.gpu_failures += 1
             if item is not None:
-                event = device_event(item, _message(pod, status), time.time())
-                await self._kube.create(api_paths.events(item.namespace), event)
+                await self._recorder.record(item, device_event(_message(pod, status)))
         except APIRequestRejected as error:
             logs.event("failed_gpu_replace_failed", level=logging.WARNING, pod=name, error=f"{error}"[:500])

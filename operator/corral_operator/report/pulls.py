@@ -16,6 +16,9 @@ from corral_operator.report.view import PullView
 PULLED, UPDATING, UPDATE_FAILED, RESOLVE_FAILED = "Pulled", "Updating", "UpdateFailed", "ResolveFailed"
 """Reasons of the condition Pulled while it is true."""
 
+NOT_STARTED = "NotStarted"
+"""Reason of the condition Pulled of a Model whose sources are pulled later."""
+
 _UNBOUND = "unbound"
 _SHOWN_PIN = 71
 """Characters of a pin in a message: those of a digest."""
@@ -63,7 +66,7 @@ def _not_pulled(pull: PullView, target: SourceResolution) -> tuple[str, str]:
     if failure is not None:
         return failure.reason, failure.message
     if not pull.wanted:
-        return "NotStarted", pull.postponed
+        return NOT_STARTED, pull.postponed
     puller = pull.puller
     if puller is None:
         return "Pending", "a puller pod is created when fewer pullers run (CORRAL_PULLERS)"

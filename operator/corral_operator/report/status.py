@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from corral_core.base.durations import format_duration
 from corral_core.base.json_fields import JsonObject, get_object, get_objects, get_str
 from corral_core.base.timestamps import format_time
 from corral_core.contracts.model_metadata import ModelMetadata
 from corral_operator.observe.labels import runner_selector
 from corral_operator.observe.objects import ModelObject
-from corral_operator.report.conditions import RECONCILED, conditions, not_reconciled, phase
+from corral_operator.report.columns import columns
+from corral_operator.report.conditions import conditions, not_reconciled
+from corral_operator.report.phases import phase
 from corral_operator.report.placement import placement
 from corral_operator.report.pulls import pull_fields
+from corral_operator.report.readiness import RECONCILING, STALLED
 from corral_operator.report.view import ModelView
 
 OPERATOR_FIELDS = (
@@ -31,6 +35,10 @@ OPERATOR_FIELDS = (
     "model",
     "placement",
     "expiresAt",
+    "idleSince",
+    "keepAlive",
+    "pending",
+    "columns",
 )
 """The fields of the status that the operator owns."""
 
@@ -47,7 +55,7 @@ def model_status(view: ModelView, now: float) -> dict[str, object]:
         **_pull_fields(view),
         "model": metadata.to_json() if metadata else dict(get_object(old, "model")),
         "placement": placement(view),
-        "expiresAt": format_time(view.expires_at) if view.expires_at is not None else None,
+        **_usage_fields(view),
     }
     return {
         "phase": phase(view),
@@ -55,6 +63,8 @@ def model_status(view: ModelView, now: float) -> dict[str, object]:
         "conditions": [condition.to_json(view.item, now) for condition in conditions(view)],
         "replicas": len(view.staying),
         "readyReplicas": view.ready,
+        "pending": view.pending,
+        "columns": columns(view),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(runner_selector(view.item.name).items())),
         **{name: value for name, value in optional.items() if value},
     }
@@ -63,7 +73,7 @@ def model_status(view: ModelView, now: float) -> dict[str, object]:
 def failed_status(item: ModelObject, error: str, now: float) -> dict[str, object]:
     """Return the operator's fields as they are, with the condition that the Model cannot be reconciled."""
     kept = {name: item.status[name] for name in OPERATOR_FIELDS if name in item.status}
-    left_out = (RECONCILED, SECOND_INSTALLATION)
+    left_out = (RECONCILING, STALLED, SECOND_INSTALLATION)
     others = [dict(one) for one in get_objects(item.status, "conditions") if get_str(one, "type") not in left_out]
     return {**kept, "conditions": [*others, not_reconciled(error).to_json(item, now)]}
 
@@ -74,6 +84,15 @@ def changed_fields(old: JsonObject, new: JsonObject) -> set[str]:
         own = [one for one in get_objects(old, "conditions") if get_str(one, "type") != SECOND_INSTALLATION]
         old = {**old, "conditions": own}
     return {name for name in OPERATOR_FIELDS if old.get(name) != new.get(name)}
+
+
+def _usage_fields(view: ModelView) -> dict[str, object]:
+    usage = view.usage
+    return {
+        "expiresAt": format_time(usage.expires_at) if usage.expires_at is not None else None,
+        "idleSince": format_time(usage.idle_since) if usage.idle_since is not None else None,
+        "keepAlive": format_duration(usage.keep_alive) if usage.keep_alive is not None else None,
+    }
 
 
 def _pull_fields(view: ModelView) -> dict[str, object]:

@@ -20,6 +20,7 @@ from corral_operator.observe.pulling.puller import Puller
 from corral_operator.observe.streams.runner_info import RunnerInfo
 from corral_operator.report.load import UNKNOWN_LOAD, LoadChoice
 from corral_operator.report.pod_failure_messages import runner_failure
+from corral_operator.report.usage import UNKNOWN_USAGE, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class ModelView:
     ``pods`` are those that have not terminated, the newest last; ``rejected_pod`` says why the API server creates none,
     and ``rejected_object`` why it refuses the Deployment or another object of the Model.
     ``metadata`` is of the weights that the Model names now, ``inspector`` is the pod that reads it, ``load`` how a
-    runner loads and the memory that it needs. ``expires_at`` is when keep_alive ends (Unix seconds), None if it is not
-    known or never.
+    runner loads and the memory that it needs. ``usage`` is that of its ready runners, ``pending`` is the number of
+    pending requests as the gateways report it.
     ``pull`` is None for a Model without remote sources.
     """
 
@@ -79,7 +80,8 @@ class ModelView:
     lost_names: Sequence[LostName] = ()
     pods: Sequence[PodObject] = ()
     info: RunnerInfo | None = None
-    expires_at: float | None = None
+    usage: Usage = UNKNOWN_USAGE
+    pending: int = 0
     rejected_pod: PodFailure | None = None
     rejected_object: PodFailure | None = None
     metadata: ModelMetadata | None = None

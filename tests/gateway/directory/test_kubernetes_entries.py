@@ -75,9 +75,9 @@ def test_a_draining_model_is_not_routed_to() -> None:
 
 
 def test_a_model_whose_runners_are_ended_after_the_eviction_timeout_is_interrupted() -> None:
-    ready = {"type": "Ready", "status": "False", "reason": "EvictionTimeout", "message": "did not finish"}
-    assert entry(model(status={"phase": "Draining", "conditions": [ready]})).interrupted
-    assert not entry(model(status={"phase": "Draining", "conditions": [{**ready, "reason": "Draining"}]})).interrupted
+    loaded = {"type": "Loaded", "status": "False", "reason": "EvictionTimeout", "message": "did not finish"}
+    assert entry(model(status={"phase": "Draining", "conditions": [loaded]})).interrupted
+    assert not entry(model(status={"phase": "Draining", "conditions": [{**loaded, "reason": "Draining"}]})).interrupted
 
 
 def test_an_unloaded_model_keeps_its_metadata() -> None:

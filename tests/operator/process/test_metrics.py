@@ -13,8 +13,9 @@ from corral_core.planning.snapshot import Decision
 from corral_operator.observe.cluster_state import ClusterState, Kind
 from corral_operator.process.health import Health
 from corral_operator.process.http_server import pages
-from corral_operator.process.metrics import PHASES, OperatorMetrics
+from corral_operator.process.metrics import OperatorMetrics
 from corral_operator.reconcile.work_queue import WorkQueue
+from corral_operator.report.phases import PHASES
 from tests.operator import pull_samples, samples
 from tests.operator.process.test_http_server import get
 from tests.support.exposition import lint_metrics, parse_metric_types, sample_value

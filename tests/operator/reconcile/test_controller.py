@@ -42,7 +42,7 @@ async def test_demand_starts_a_replica_and_the_end_of_keep_alive_stops_it(world:
     await auntil(lambda: "tiny" in world.views and world.views["tiny"].item.demand == ())
     world.report(samples.runner_status(expires_at=world.clock.now + 300))
     await world.pass_time(299)
-    await auntil(lambda: world.views["tiny"].expires_at == NOW + 300)
+    await auntil(lambda: world.views["tiny"].usage.expires_at == NOW + 300)
     assert world.replicas() == 1
     await world.pass_time(2)
     await auntil(lambda: world.replicas() == 0)
@@ -210,7 +210,7 @@ async def test_a_busy_model_expires_as_if_its_requests_ended_now(world: World) -
     await auntil(lambda: world.replicas() == 1)
     world.pod()
     world.report(samples.runner_status(in_flight=1))
-    await auntil(lambda: world.views["tiny"].expires_at == NOW + 300)
+    await auntil(lambda: world.views["tiny"].usage.expires_at == NOW + 300)
 
 
 async def test_status_changes_by_ordinary_traffic_are_gathered(world: World) -> None:
@@ -224,4 +224,4 @@ async def test_status_changes_by_ordinary_traffic_are_gathered(world: World) -> 
     await asyncio.sleep(0)
     assert world.views == {}
     await auntil(lambda: world.views)
-    assert world.views["tiny"].expires_at == NOW + 300
+    assert world.views["tiny"].usage.expires_at == NOW + 300

@@ -13,6 +13,7 @@ from corral_operator.observe.cluster_state import ClusterState, Kind
 from corral_operator.observe.objects import parse_pod
 from corral_operator.reconcile.failed_devices import MIN_AGE, FailedDevices, with_device_failure
 from corral_operator.reconcile.metrics import PlanMetrics
+from corral_operator.report.event_recorder import EventRecorder
 from tests.operator import samples
 from tests.operator.clock import ManualClock
 from tests.operator.fake_kube import FakeKube
@@ -30,7 +31,7 @@ class Cluster:
         self.state = state
         self.clock = clock
         self.metrics = PlanMetrics()
-        self.failed_devices = FailedDevices(kube, state, self.metrics, clock=clock)
+        self.failed_devices = FailedDevices(kube, state, self.metrics, EventRecorder(kube), clock=clock)
         self.add(samples.pod())
 
     def add(self, raw: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from corral_core.base.json_fields import JsonObject, get_object, get_objects
 from corral_core.contracts.eviction import is_interrupted
 from corral_core.contracts.model_metadata import ComputeBuffer
+from corral_core.model.name_index import LostName
 from corral_core.planning.snapshot import Decision
 from corral_core.weights.load_config import LoadConfig
 from corral_core.weights.memory_estimate import estimate_memory
@@ -88,13 +89,16 @@ def test_the_condition_names_what_the_inspector_could_not_report() -> None:
     assert str(inspected["message"]).endswith("; too long for the report, and not in /api/show: license")
 
 
-def test_an_invalid_model_lists_every_problem_and_has_no_other_condition() -> None:
+def test_an_invalid_model_lists_every_problem_and_is_stalled() -> None:
     status = model_status(view(None, source="nonsense", parallel=-3), NOW)
     accepted = condition(status, "Accepted")
     assert accepted["status"] == "False"
     assert "spec.source" in str(accepted["message"])
     assert "spec.parallel" in str(accepted["message"])
-    assert len(get_objects(status, "conditions")) == 1
+    told = {item["type"]: (item["status"], item["message"]) for item in conditions_of(status)}
+    assert told["Ready"] == ("False", accepted["message"])
+    assert told["Stalled"] == ("True", accepted["message"])
+    assert len(told) == 3
 
 
 def test_the_failure_of_a_crashed_runner_is_the_reason() -> None:
@@ -117,7 +121,7 @@ def test_a_condition_that_keeps_its_status_keeps_its_transition_time() -> None:
 def test_a_condition_that_changes_its_status_gets_a_new_transition_time() -> None:
     first = model_status(view(RUN, pod(ready=False)), NOW)
     later = model_status(view(RUN, pod(), status=first), NOW + 100)
-    assert condition(later, "Ready")["lastTransitionTime"] != condition(first, "Ready")["lastTransitionTime"]
+    assert condition(later, "Loaded")["lastTransitionTime"] != condition(first, "Loaded")["lastTransitionTime"]
     assert condition(later, "Scheduled") == condition(first, "Scheduled")
 
 
@@ -177,6 +181,11 @@ def test_a_rejected_change_of_a_serving_model_is_reported_and_the_model_serves_o
 
 def conditions_of(status: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
     return get_objects(status, "conditions")
+
+
+def conflicting() -> ModelView:
+    """Return the view of an idle Model one of whose names another Model has."""
+    return dataclasses.replace(view(IDLE), lost_names=(LostName("big", "lab/older"),), names=("tiny",))
 
 
 def uninspected(inspector: Mapping[str, object] | None = None) -> ModelView:

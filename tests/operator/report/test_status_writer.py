@@ -17,12 +17,15 @@ from corral_operator.observe.objects import ModelObject, parse_model_object, par
 from corral_operator.observe.pod_failures import PodFailure
 from corral_operator.observe.pulling.puller import parse_puller
 from corral_operator.observe.streams.runner_info import RunnerInfo
+from corral_operator.report.event_recorder import EventRecorder
 from corral_operator.report.status_writer import (
-    EXPIRY_WRITE_INTERVAL,
     LOADING_DELAY,
+    PENDING_WRITE_INTERVAL,
     PULL_WRITE_INTERVAL,
+    USAGE_WRITE_INTERVAL,
     StatusWriter,
 )
+from corral_operator.report.usage import Usage
 from corral_operator.report.view import ModelView, PullView
 from tests.operator import pull_samples, samples
 from tests.operator.clock import ManualClock
@@ -41,7 +44,7 @@ class WriterCase:
         self.clock = clock
         self.kube.objects[MODEL] = samples.model()
         self.state.apply(Kind.MODELS, samples.model())
-        self.writer = StatusWriter(kube, state, clock=clock)
+        self.writer = StatusWriter(kube, state, EventRecorder(kube, clock=clock), clock=clock)
 
     @property
     def item(self) -> ModelObject:
@@ -54,6 +57,8 @@ class WriterCase:
         replicas: int = 1,
         *,
         expires_at: float | None = None,
+        idle_since: float | None = None,
+        pending: int = 0,
         info: RunnerInfo | None = None,
         ready: bool = True,
     ) -> float | None:
@@ -62,7 +67,8 @@ class WriterCase:
             metadata=self.item.metadata,
             decision=Decision(replicas, "as planned"),
             pods=(parse_pod(samples.pod(ready=ready)),) if replicas else (),
-            expires_at=expires_at,
+            usage=Usage(expires_at, idle_since, 300.0 if expires_at is not None else None),
+            pending=pending,
             info=info,
         )
         return await self.writer.write(view)
@@ -90,6 +96,9 @@ class WriterCase:
         )
         return await self.writer.write(view)
 
+    def status_writes(self) -> int:
+        return self.kube.writes.count(STATUS)
+
     def events(self) -> list[str]:
         return [str(one["reason"]) for path, one in self.kube.objects.items() if "/events/" in path]
 
@@ -102,13 +111,13 @@ def case(kube: FakeKube, state: ClusterState, clock: ManualClock) -> WriterCase:
 async def test_an_unchanged_status_is_written_once(case: WriterCase) -> None:
     await case.write()
     await case.write()
-    assert case.kube.writes == [STATUS]
+    assert case.status_writes() == 1
 
 
 async def test_a_change_of_phase_is_written_at_once(case: WriterCase) -> None:
     await case.write(1)
     await case.write(0)
-    assert case.kube.writes == [STATUS, STATUS]
+    assert case.status_writes() == 2
 
 
 async def test_the_changes_of_a_loading_model_are_gathered(case: WriterCase) -> None:
@@ -116,10 +125,10 @@ async def test_the_changes_of_a_loading_model_are_gathered(case: WriterCase) -> 
     assert await case.write(1, ready=False) == pytest.approx(LOADING_DELAY)
     case.clock.now += LOADING_DELAY / 2
     assert await case.write(1, ready=False) == pytest.approx(LOADING_DELAY / 2)
-    assert case.kube.writes == [STATUS]
+    assert case.status_writes() == 1
     case.clock.now += LOADING_DELAY
     assert await case.write(1, ready=False) is None
-    assert case.kube.writes == [STATUS, STATUS]
+    assert case.status_writes() == 2
 
 
 async def test_readiness_is_written_at_once_although_loading_is_delayed(case: WriterCase) -> None:
@@ -132,26 +141,24 @@ async def test_readiness_is_written_at_once_although_loading_is_delayed(case: Wr
 async def test_a_change_of_phase_posts_an_event(case: WriterCase) -> None:
     await case.write(1)
     await case.write(0)
-    posted = [item for path, item in case.kube.objects.items() if path.startswith(api_paths.events("lab"))]
-    assert [event["reason"] for event in posted] == ["Ready", "Idle"]
-    assert get_value(posted[0], "involvedObject", "uid") == "uid-tiny"
+    assert case.events() == ["Ready", "Idle"]
 
 
 async def test_a_change_of_the_expiry_alone_is_written_once_a_minute(case: WriterCase) -> None:
     await case.write(expires_at=NOW + 300)
     case.clock.now += 10
-    assert await case.write(expires_at=NOW + 310) == EXPIRY_WRITE_INTERVAL - 10
-    assert case.kube.writes == [STATUS]
-    case.clock.now = NOW + EXPIRY_WRITE_INTERVAL
+    assert await case.write(expires_at=NOW + 310) == USAGE_WRITE_INTERVAL - 10
+    assert case.status_writes() == 1
+    case.clock.now = NOW + USAGE_WRITE_INTERVAL
     assert await case.write(expires_at=NOW + 360) is None
-    assert case.kube.writes == [STATUS, STATUS]
+    assert case.status_writes() == 2
 
 
 async def test_the_first_expiry_after_loading_is_written_at_once(case: WriterCase) -> None:
     await case.write()
     case.clock.now += 1
     assert await case.write(expires_at=NOW + 300) is None
-    assert case.kube.writes == [STATUS, STATUS]
+    assert case.status_writes() == 2
 
 
 async def test_an_expiry_that_was_withdrawn_is_written_at_once_when_it_is_known_again(case: WriterCase) -> None:
@@ -159,6 +166,45 @@ async def test_an_expiry_that_was_withdrawn_is_written_at_once_when_it_is_known_
     await case.write(info=RunnerInfo(METADATA, parallel=4, context_length=2048))
     await case.write(expires_at=NOW + 301)
     assert case.item.status["expiresAt"] == format_time(NOW + 301)
+
+
+async def test_since_when_a_model_is_idle_moves_with_its_expiry(case: WriterCase) -> None:
+    await case.write(expires_at=NOW + 300)
+    case.clock.now += 5
+    assert await case.write(expires_at=NOW + 304, idle_since=NOW + 4) == USAGE_WRITE_INTERVAL - 5
+    case.clock.now = NOW + USAGE_WRITE_INTERVAL
+    assert await case.write(expires_at=NOW + 304, idle_since=NOW + 4) is None
+    assert case.item.status["idleSince"] == format_time(NOW + 4)
+    assert case.item.status["keepAlive"] == "5m0s"
+
+
+async def test_since_when_an_unloaded_model_is_idle_stays_although_it_was_not_written_before(case: WriterCase) -> None:
+    await case.write(expires_at=NOW + 300)
+    case.clock.now += 5
+    await case.write(expires_at=NOW + 304, idle_since=NOW + 4)
+    await case.write(0)
+    assert case.item.status["idleSince"] == format_time(NOW + 4)
+    assert "expiresAt" not in case.item.status
+    case.clock.now += 100
+    await case.write(0)
+    assert case.item.status["idleSince"] == format_time(NOW + 4)
+
+
+async def test_pending_requests_alone_are_written_every_ten_seconds_at_most(case: WriterCase) -> None:
+    await case.write(pending=1)
+    for waiting in range(2, 50):
+        assert await case.write(pending=waiting) == PENDING_WRITE_INTERVAL
+    assert case.status_writes() == 1
+    case.clock.now += PENDING_WRITE_INTERVAL
+    assert await case.write(pending=50) is None
+    assert case.item.status["pending"] == 50
+    assert case.status_writes() == 2
+
+
+async def test_pending_requests_are_written_with_any_other_change(case: WriterCase) -> None:
+    await case.write(pending=1)
+    await case.write(0, pending=2)
+    assert (case.item.status["phase"], case.item.status["pending"]) == ("Idle", 2)
 
 
 async def test_a_model_that_was_deleted_in_the_meantime_is_no_error(case: WriterCase) -> None:
@@ -183,12 +229,13 @@ async def test_a_failure_is_a_condition_beside_the_present_status_until_the_next
     conditions = {one["type"]: one for one in get_objects(case.item.status, "conditions")}
     assert case.item.status["phase"] == "Ready"
     assert conditions["Ready"]["status"] == "True"
-    assert conditions["Reconciled"]["status"] == "False"
-    assert "OverflowError: a number" in str(conditions["Reconciled"]["message"])
+    assert conditions["Stalled"]["status"] == "True"
+    assert "OverflowError: a number" in str(conditions["Stalled"]["message"])
+    assert case.events() == ["Ready", "InternalError"]
     await case.writer.write_failure(case.item, "OverflowError: a number")
-    assert case.kube.writes == [STATUS, STATUS], "the same error is written once"
+    assert case.status_writes() == 2, "the same error is written once"
     await case.write(1)
-    assert "Reconciled" not in [one["type"] for one in get_objects(case.item.status, "conditions")]
+    assert "Stalled" not in [one["type"] for one in get_objects(case.item.status, "conditions")]
 
 
 async def test_the_progress_of_a_pull_is_written_every_few_seconds(case: WriterCase) -> None:
@@ -196,7 +243,7 @@ async def test_the_progress_of_a_pull_is_written_every_few_seconds(case: WriterC
     assert await case.write_pull(20) == PULL_WRITE_INTERVAL
     case.clock.now += PULL_WRITE_INTERVAL
     assert await case.write_pull(30) is None
-    assert case.kube.writes == [STATUS, STATUS]
+    assert case.status_writes() == 2
     assert get_value(case.kube.objects[MODEL], "status", "pull", "completed") == "30%"
 
 
@@ -226,7 +273,11 @@ async def test_a_new_version_its_failure_and_its_end_are_events(case: WriterCase
     ):
         case.clock.now += PULL_WRITE_INTERVAL
         await case.write_view(view)
-    posted = [one for path, one in case.kube.objects.items() if "/events/" in path and one["reason"] != "Idle"]
+    posted = [
+        one
+        for path, one in case.kube.objects.items()
+        if "/events/" in path and one["reason"] not in ("Idle", "Pulling")
+    ]
     assert [(one["reason"], one["type"]) for one in posted] == [
         ("Pulled", "Normal"),
         ("Updating", "Normal"),

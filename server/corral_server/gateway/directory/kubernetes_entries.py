@@ -153,5 +153,5 @@ def _unavailable_reason(model: Model, status: JsonObject, phase: str) -> str | N
         return f"model '{name}' is scaled to zero by spec.replicas"
     if phase != "Failed" or get_int(status, "observedGeneration") < model.generation:
         return None  # a newer spec, not yet reconciled, may have fixed it
-    reasons = [get_str(item, "message") for item in get_objects(status, "conditions") if item.get("status") == "False"]
-    return next((reason for reason in reversed(reasons) if reason), "the model cannot be loaded")
+    ready = next((item for item in get_objects(status, "conditions") if get_str(item, "type") == "Ready"), {})
+    return get_str(ready, "message") or "the model cannot be loaded"

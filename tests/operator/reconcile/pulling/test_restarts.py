@@ -23,7 +23,7 @@ from corral_operator.reconcile.inspection import Inspection
 from corral_operator.reconcile.planning.planner_input import planner_snapshot
 from corral_operator.reconcile.pulling.pull_view import pull_view, pull_wanted
 from corral_operator.reconcile.pulling.restarts import PULLER_TIMEOUT, RESOLVE_TIMEOUT, next_timeout
-from corral_operator.report.conditions import phase
+from corral_operator.report.phases import phase
 from corral_operator.report.view import ModelView
 from tests.operator import pull_samples, samples
 from tests.operator.clock import ManualClock
