@@ -38,7 +38,7 @@ NO_GUESSES := $(addprefix --disable-plugin ,KeywordDetector HexHighEntropyString
 # `make test` and `make check` run two of their parts at once; the output of a part is printed when it ends.
 PARTS := $(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target
 
-.PHONY: help set-up demo test test-fast test-local test-cluster test-node images check check-types check-rest lock format \
+.PHONY: help set-up demo docs test test-fast test-local test-cluster test-node images check check-types check-rest lock format \
 	wheel vulkan clean
 .DEFAULT_GOAL := help
 
@@ -65,6 +65,9 @@ test-cluster: $(VENV)/.corral-dev ## Run only the tests with a real Kubernetes A
 test-node: $(VENV)/.corral-dev ## Run only the tests on a real node: images, Helm release, kubelet
 	$(BIN)/python -m pytest -m node
 
+docs: $(VENV)/.corral-dev ## Build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 images: ## Build the images as OCI archives in dist/, with docker or buildah; BASE=image sets the base image, IMAGES= names others
 	$(PYTHON) scripts/images.py $(IMAGES) $(if $(BASE),--base $(BASE))
 
@@ -81,6 +84,7 @@ check-rest:
 	$(BIN)/python scripts/guard.py
 	$(BIN)/python scripts/prose.py
 	$(BIN)/python scripts/chart_docs.py --check
+	$(BIN)/python scripts/model_docs.py --check
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook $(NO_GUESSES)
 
 lock: $(VENV)/.corral-dev ## Write requirements/*.txt: the newest versions that pyproject.toml allows, with their hashes
