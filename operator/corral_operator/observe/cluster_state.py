@@ -112,7 +112,8 @@ class ClusterState:
     inspector pod the API server rejects, and ``pull_failures`` those whose claim or puller pod it rejects.
     ``pull_statuses`` are by the uid of the pod that pulls. ``starts`` are the times since when a start from zero
     replicas waits for its source, and ``start_failures`` why the last start was one with the present version
-    (``reconcile.pulling.restarts``). ``shared_namespaces`` are those whose Models have plain names for every client,
+    (``reconcile.pulling.restarts``). ``shared_reports`` are inspectors of other Models of the same content
+    (``reconcile.shared_inspections``). ``shared_namespaces`` are those whose Models have plain names for every client,
     empty for all. ``pools`` are the node pools that the installation declares. ``unreadable`` records the objects that
     are skipped. Used on one event loop.
     """
@@ -158,6 +159,7 @@ class ClusterState:
         self.runner_infos: dict[str, RunnerInfo] = {}
         self.left_models: set[str] = set()
         self.inspection_failures: dict[str, PodFailure] = {}
+        self.shared_reports: dict[str, Inspector] = {}
         self.pull_statuses: dict[str, PullStatus] = {}
         self.pull_failures: dict[str, PodFailure] = {}
         self.starts: dict[str, float] = {}
@@ -191,18 +193,23 @@ class ClusterState:
         item = self.models.get(model)
         if item is None:
             return None
-        newer = newer_resolution(item, self.inspectors.of_model(model))
+        newer = newer_resolution(item, self._reporting(model))
         known = newer is None or item.resolution is None or newer.pins == item.resolution.pins
         if item.inspected and (known or self.update(model) is not None):
             return item.metadata
         infos = [self.runner_infos.get(pod.meta.uid) for pod in self.pods.of_model(model)]
-        reported = [each.metadata for each in self.inspectors.of_model(model) if each.metadata is not None]
+        reported = [each.metadata for each in self._reporting(model) if each.metadata is not None]
         reported += [info.metadata for info in infos if info is not None]
         return next((metadata for metadata in reported if item.describes(metadata)), None)
 
     def inspector(self, model: str) -> Inspector | None:
         """Return the inspector of the Model that is not being deleted."""
         return next((each for each in self.inspectors.of_model(model) if not each.meta.deleted), None)
+
+    def _reporting(self, model: str) -> Sequence[Inspector]:
+        """Return the inspectors whose reports count for the Model."""
+        shared = self.shared_reports.get(model)
+        return [*self.inspectors.of_model(model), *((shared,) if shared is not None else ())]
 
     def puller(self, model: str) -> Puller | None:
         """Return the puller of the Model that is not being deleted."""
@@ -216,7 +223,7 @@ class ClusterState:
         claim = self.claims.get(f"{item.namespace}/{claim_name(item.model)}")
         return known_source(
             item,
-            self.inspectors.of_model(model),
+            self._reporting(model),
             self.pullers.of_model(model),
             claim=claim,
             image_volumes=self._image_volumes(item),
@@ -225,7 +232,7 @@ class ClusterState:
     def update(self, model: str) -> SourceResolution | None:
         """Return the new version that is to be pulled beside the pulled one of ``source``, None without one."""
         item, source = self.models.get(model), self.source(model)
-        newer = newer_resolution(item, self.inspectors.of_model(model)) if item is not None else None
+        newer = newer_resolution(item, self._reporting(model)) if item is not None else None
         return newer if newer is not None and source is not None and newer.pins != source.pins else None
 
     def pulled(self, model: str) -> bool:

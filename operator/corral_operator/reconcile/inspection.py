@@ -3,7 +3,8 @@
 - Whether a Model needs an inspector follows from the Model and its status alone (``task_pods``).
 - The status gets the metadata first; only then is the pod that reported it deleted.
 - A source keeps its pin when another field of the Model changes: the pins in the status are given to the resolver.
-- First inspections go before those of polled sources.
+- First inspections go before those of polled sources, and Models of the same content share one
+  (``shared_inspections``).
 - With ``updatePolicy: Poll`` a source is resolved again, without its pin, when the time in the status is old enough.
   The pod is identified by that time, so it ends when the status has the next one. What it reports of a new version is
   known as long as it exists, so it stays until that version is pulled; if no puller gets on, the next poll replaces it.
@@ -19,16 +20,18 @@ from collections.abc import Callable
 from corral_core.base.clock import steady_time
 from corral_core.base.json_fields import JsonObject
 from corral_core.base.timestamps import parse_timestamp
+from corral_core.model.model import Model
 from corral_kube.client import KubeClient
 from corral_operator.config import RunnerDefaults
 from corral_operator.observe.cluster_state import ClusterState
 from corral_operator.observe.inspector import Inspector
 from corral_operator.observe.objects import ModelObject
 from corral_operator.observe.pulling.sources import newer_resolution
-from corral_operator.reconcile.inspector_pod import inspector_digest, inspector_pod
+from corral_operator.reconcile.inspector_pod import content_digest, inspector_digest, inspector_pod
 from corral_operator.reconcile.pulling.cluster_ranges import ClusterRanges
 from corral_operator.reconcile.pulling.restarts import end_start, starting, updating
 from corral_operator.reconcile.pulling.task_pods import TaskPods
+from corral_operator.reconcile.shared_inspections import SharedInspections
 
 
 class Inspection:
@@ -51,6 +54,7 @@ class Inspection:
         self._clock = clock
         self._wall_clock = wall_clock
         self._defaults = defaults
+        self._shared = SharedInspections(state, requeue=requeue, clock=clock)
         self._pods: TaskPods[Inspector] = TaskPods(
             "inspector",
             kube,
@@ -66,16 +70,28 @@ class Inspection:
         """Keep one inspector while the metadata is not known, and none otherwise. Raises KubeError."""
         model = item.model
         digest = None
+        if item.inspected or model is None:
+            self._shared.forget(item.meta.key)
         if model is not None and not item.inspected:
-            digest = inspector_digest(model, defaults=self._defaults, remote=bool(item.remote))
+            digest = self._first_digest(item, model)
         elif model is not None and (self._poll_due(item) or self._start_needs(item)):
             digest = inspector_digest(model, defaults=self._defaults, remote=True, after=_after(item))
         end_start(self._state, item, self._clock())
         polled = item.inspected and model is not None and model.spec.poll_seconds is not None
         await self._pods.reconcile(item, digest, lambda: self._manifest(item), deferrable=polled)
 
+    def _first_digest(self, item: ModelObject, model: Model) -> str | None:
+        """Return the digest of the inspector that the Model needs, None if it uses that of another Model."""
+        remote = bool(item.remote)
+        digest = inspector_digest(model, defaults=self._defaults, remote=remote)
+        present = (each for each in self._state.inspectors.of_model(item.meta.key) if not each.meta.deleted)
+        own = next((each for each in present if each.digest == digest), None)
+        content = item.namespace, content_digest(model, defaults=self._defaults, remote=remote)
+        return digest if self._shared.needs_own(item, content, own) else None
+
     def forget(self, model: str) -> None:
         """Drop what is kept about a deleted Model."""
+        self._shared.forget(model)
         self._state.starts.pop(model, None)
         self._state.start_failures.pop(model, None)
         self._pods.forget(model)

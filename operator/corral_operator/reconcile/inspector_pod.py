@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from corral_core.base.json_fields import JsonObject
 from corral_core.contracts.model_variable import model_variables
@@ -77,6 +78,13 @@ def inspector_digest(model: Model, *, defaults: RunnerDefaults, remote: bool = F
     """Return the digest of the pod's manifest."""
     spec = _spec(model, defaults, remote=remote, pins={}, ranges=())
     return hashlib.sha256((after + json.dumps(spec, sort_keys=True)).encode()).hexdigest()
+
+
+def content_digest(model: Model, *, defaults: RunnerDefaults, remote: bool) -> str:
+    """Return a digest of the pod without what identifies the Model: equal for Models whose inspectors read the same."""
+    spec = model.spec.model_copy(update={"names": ()})
+    nameless = replace(model, name="", uid="", generation=0, created=0.0, spec=spec)
+    return inspector_digest(nameless, defaults=defaults, remote=remote)
 
 
 def _spec(

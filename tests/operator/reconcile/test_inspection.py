@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import pytest
-
 from corral_core.base.json_fields import get_object, get_objects, get_str, get_value
 from corral_core.base.timestamps import parse_timestamp
 from corral_core.contracts.source_resolution import ResolvedPins
 from corral_core.contracts.termination_message import encode_metadata
-from corral_core.planning.plan_memory import PlanMemory
-from corral_core.planning.snapshot import Decision, ModelState, Policy
+from corral_core.planning.snapshot import Decision
 from corral_kube.errors import Forbidden
 from corral_operator.config import RunnerDefaults
-from corral_operator.observe import api_paths
 from corral_operator.observe.cluster_state import ClusterState, Kind
 from corral_operator.observe.objects import parse_model_object
 from corral_operator.reconcile.inspection import Inspection
-from corral_operator.reconcile.planning.planner_input import planner_snapshot
 from corral_operator.reconcile.pulling.task_pods import FIRST_EVICTED_DELAY, SILENCE_TIMEOUT
 from corral_operator.report.status import model_status
 from corral_operator.report.view import ModelView
@@ -27,64 +22,8 @@ from tests.operator import pull_samples, samples
 from tests.operator.clock import ManualClock
 from tests.operator.fake_kube import FakeKube
 from tests.operator.inspector_samples import crashed, succeeded
+from tests.operator.reconcile.inspection_case import InspectionCase
 from tests.operator.samples import NOW
-
-
-class InspectionCase:
-    """Inspection over an API server in memory; ``requeued`` are the keys to reconcile at once."""
-
-    def __init__(self, kube: FakeKube, clock: ManualClock) -> None:
-        self.kube = kube
-        self.clock = clock
-        self.requeued: list[str] = []
-        self.start()
-
-    def start(self, limit: int = 4) -> None:
-        """Start an operator, whose state is empty."""
-        self.state = ClusterState(clock=self.clock)
-        self.inspection = Inspection(
-            self.kube, self.state, RunnerDefaults(), limit=limit, requeue=self._requeue, clock=self.clock
-        )
-
-    async def reconcile(
-        self, name: str = "tiny", *, version: int = 10, inspected: bool = False, **spec: object
-    ) -> None:
-        raw = samples.model(name, version=version, spec=spec, inspected=inspected)
-        self.state.apply(Kind.MODELS, raw)
-        await self.inspection.reconcile(parse_model_object(raw))
-
-    def pods(self) -> list[str]:
-        return [path.rpartition("/")[2] for path in self.kube.objects if "/pods/" in path]
-
-    def pod(self, name: str = "tiny") -> dict[str, object]:
-        return self.kube.objects[_path(name)]
-
-    def set_status(self, status: Mapping[str, object], name: str = "tiny") -> None:
-        """Change the status of the inspector, and receive its watch event."""
-        self.kube.version += 1
-        raw = samples.with_metadata(self.pod(name), resourceVersion=str(self.kube.version))
-        self.kube.objects[_path(name)] = {**raw, "status": status}
-        self.state.apply(Kind.PODS, self.pod(name))
-
-    def planned(self) -> ModelState:
-        snapshot = planner_snapshot(
-            self.state, Policy(), NOW, memory=PlanMemory(), drained_before=lambda key: False, errors={}
-        )
-        (state,) = snapshot.models
-        return state
-
-    def _requeue(self, key: str, delay: float) -> None:
-        if delay == 0:
-            self.requeued.append(key)
-
-
-def _path(name: str) -> str:
-    return f"{api_paths.pods('lab')}/model-{name}-info"
-
-
-@pytest.fixture
-def case(kube: FakeKube, clock: ManualClock) -> InspectionCase:
-    return InspectionCase(kube, clock)
 
 
 async def test_a_model_without_metadata_gets_one_inspector(case: InspectionCase) -> None:
@@ -159,11 +98,11 @@ async def test_metadata_of_another_source_is_not_used(case: InspectionCase) -> N
 async def test_at_most_the_limit_run_at_once_and_the_next_follows(case: InspectionCase) -> None:
     case.start(limit=2)
     for name in ("a", "b", "c"):
-        await case.reconcile(name)
+        await case.reconcile(name, source=f"file:///{name}.gguf")
     assert case.pods() == ["model-a-info", "model-b-info"]
     assert case.requeued == []
     case.set_status(succeeded(encode_metadata(samples.METADATA)), "a")
-    await case.reconcile("a")
+    await case.reconcile("a", source="file:///a.gguf")
     assert case.requeued == ["lab/c"]
 
 
@@ -171,7 +110,7 @@ async def test_a_failed_inspector_does_not_block_others(case: InspectionCase) ->
     case.start(limit=1)
     await case.reconcile("a")
     case.set_status(crashed("there is no file"), "a")
-    await case.reconcile("b")
+    await case.reconcile("b", source="file:///other.gguf")
     assert case.pods() == ["model-a-info", "model-b-info"]
 
 
@@ -179,10 +118,10 @@ async def test_a_silent_inspector_blocks_others_for_a_limited_time(case: Inspect
     case.start(limit=1)
     await case.reconcile("a")
     case.set_status({"phase": "Pending"}, "a")
-    await case.reconcile("b")
+    await case.reconcile("b", source="file:///other.gguf")
     assert case.pods() == ["model-a-info"]
     case.clock.now += SILENCE_TIMEOUT + 1
-    await case.reconcile("b")
+    await case.reconcile("b", source="file:///other.gguf")
     assert case.pods() == ["model-a-info", "model-b-info"]
 
 
@@ -276,7 +215,7 @@ async def test_first_inspections_go_before_those_of_polled_sources(kube: FakeKub
 
     assert await reconcile(samples.model("a", inspected=False)) == ["model-a-info"]
     await reconcile(polled("b"))
-    await reconcile(samples.model("c", inspected=False))
+    await reconcile(samples.model("c", inspected=False, spec={"source": "file:///other.gguf"}))
     kube.objects.clear()
     state.replace(Kind.PODS, [], "1000")
     assert await reconcile(polled("b")) == [], "another Model's first inspection is pending"
