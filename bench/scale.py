@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,19 +66,22 @@ class PodTimes:
     seen: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="pods", daemon=True).start()
+        threading.Thread(target=self._run, args=(self._version(),), name="pods", daemon=True).start()
 
-    def _run(self) -> None:
-        version = str(at(self.api.get(self.path), "metadata", "resourceVersion"))
-        while True:
-            try:
-                for kind, pod in self.api.watch(self.path, version):
-                    version = str(at(pod, "metadata", "resourceVersion"))
-                    owner = at(pod, "metadata", "labels", self.label)
-                    if kind == "ADDED" and isinstance(owner, str) and not self._task(pod):
-                        self.seen.setdefault(owner, time.monotonic())
-            except (Gone, OSError):  # the last one when the API server ends
-                version = str(at(self.api.get(self.path), "metadata", "resourceVersion"))
+    def _version(self) -> str:
+        return str(at(self.api.get(self.path), "metadata", "resourceVersion"))
+
+    def _run(self, version: str) -> None:
+        with suppress(OSError):  # the API server has ended
+            while True:
+                try:
+                    for kind, pod in self.api.watch(self.path, version):
+                        version = str(at(pod, "metadata", "resourceVersion"))
+                        owner = at(pod, "metadata", "labels", self.label)
+                        if kind == "ADDED" and isinstance(owner, str) and not self._task(pod):
+                            self.seen.setdefault(owner, time.monotonic())
+                except Gone:
+                    version = self._version()
 
     @staticmethod
     def _task(pod: Object) -> bool:

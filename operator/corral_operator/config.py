@@ -185,7 +185,7 @@ class OperatorConfig:
     shared_namespaces: tuple[str, ...] = ()
     kubeconfig: str | None = None
     resync_period: float = 60.0
-    workers: int = 4
+    workers: int = 16
     log_level: str = "INFO"
     http_port: int = 0
     max_inspectors: int = 4
@@ -202,7 +202,7 @@ def from_environment(environ: Mapping[str, str]) -> OperatorConfig:
         shared_namespaces=list_setting(environ, "CORRAL_SHARED_NAMESPACES"),
         kubeconfig=str_setting(environ, "KUBECONFIG") or None,
         resync_period=duration_setting(environ, "CORRAL_RESYNC_PERIOD", default=60.0, minimum=1.0),
-        workers=int_setting(environ, "CORRAL_WORKERS", default=4, minimum=1, maximum=64),
+        workers=int_setting(environ, "CORRAL_WORKERS", default=16, minimum=1, maximum=64),
         max_inspectors=int_setting(environ, "CORRAL_INSPECTORS", default=4, minimum=1, maximum=64),
         http_port=int_setting(environ, "CORRAL_HTTP_PORT", default=0, minimum=0, maximum=65535),
         log_level=choice_setting(environ, "CORRAL_LOG_LEVEL", default="info", choices=LOG_LEVELS).upper(),

@@ -154,6 +154,10 @@ class ClusterState:
             Kind.RESOURCE_SLICES: (dra := DraStores(self._usage)).slices,
             Kind.RESOURCE_CLAIMS: dra.claims,
         }
+        self._begin_reports()
+
+    def _begin_reports(self) -> None:
+        """Hold nothing of what is not an API object of its own: it is observed or decided in this process."""
         self.runner_statuses: dict[str, RunnerStatus] = {}
         self.load_progress: dict[str, LoadProgress] = {}
         self.runner_infos: dict[str, RunnerInfo] = {}
