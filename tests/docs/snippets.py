@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +122,8 @@ def script(block: Block) -> str:
     return "".join(f"{line[2:]}\n" for line in block.text.splitlines() if line.startswith("$ "))
 
 
-def manifests(kind: str) -> list[Manifest]:
-    """Return every object of a kind in the ``yaml`` blocks and the here-documents of shell blocks of all pages."""
+def manifests(kind: str | None = None) -> list[Manifest]:
+    """Return every object, of a kind, in the ``yaml`` blocks and the here-documents of shell blocks of all pages."""
     texts = [(block, block.text) for block in all_blocks("yaml")]
     texts += [(block, text) for block in all_blocks(SHELL) for text in _here_documents(block)]
     return [
@@ -131,7 +131,7 @@ def manifests(kind: str) -> list[Manifest]:
         for block, text in texts
         if "apiVersion:" in text
         for item in yaml.safe_load_all(text)
-        if isinstance(item, dict) and item.get("kind") == kind
+        if isinstance(item, dict) and "apiVersion" in item and kind in (None, item.get("kind"))
     ]
 
 
@@ -148,6 +148,21 @@ def inline_code(page: Path) -> Iterator[tuple[int, str]]:
         for child in token.children or ():
             if child.type == "code_inline":
                 yield (token.map or [0])[0] + 1, child.content
+
+
+def values_blocks(keys: Collection[str]) -> list[Block]:
+    """Return the ``yaml`` blocks of all pages that are values of a chart whose top-level keys are ``keys``."""
+    found = []
+    for block in all_blocks("yaml"):
+        values = None if "apiVersion:" in block.text else yaml.safe_load(block.text)
+        if isinstance(values, dict) and values.keys() <= set(keys):
+            found.append(block)
+    return found
+
+
+def file_block(page: Path, name: str) -> Block:
+    """Return the block of a page that is the file ``name``: its first line is the comment ``# name``."""
+    return next(block for block in blocks(page) if block.text.startswith(f"# {name}\n"))
 
 
 def _blocks(page: Path) -> Iterator[Block]:
