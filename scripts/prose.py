@@ -54,7 +54,20 @@ LITERALS = ("and nobody had read the paper",)
 SUFFIXES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".tpl", ".json", ".c")
 NAMES = ("Dockerfile", "Makefile", "run", "llama-wheel", "pip")
 """Files without a suffix: of the repository, of ``.ci`` and of ``images``."""
-FOLDERS = ("operator", "server", "tests", "bench", "scripts", "docs", "charts", "crds", "examples", "images", ".ci")
+FOLDERS = (
+    "operator",
+    "server",
+    "tests",
+    "bench",
+    "scripts",
+    "docs",
+    "charts",
+    "crds",
+    "examples",
+    "images",
+    ".ci",
+    ".github",
+)
 
 _EXCEPT = (Path("scripts/prose.py"), Path("tests/test_prose.py"))
 
