@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.api import at, condition
+from tests.cluster.api import Object, at, condition
 from tests.cluster.installation import POLL_INTERVAL, START_TIMEOUT, Installation
 from tests.support.waiting import until
 
@@ -16,7 +16,7 @@ def test_requests_to_a_loaded_model_write_nothing(corral: Installation) -> None:
     gateway = corral.start_gateway()
     corral.add("warm")
     corral.send(gateway, "warm").result(START_TIMEOUT)
-    until(lambda: at(corral.model("warm"), "status", "expiresAt"), 15, what="status.expiresAt", interval=POLL_INTERVAL)
+    until(lambda: _reported(corral.model("warm")), 30, what="the usage in the status", interval=POLL_INTERVAL)
     before = _versions(corral, "warm")
     for _ in range(20):
         corral.send(gateway, "warm", tokens=2).result(START_TIMEOUT)
@@ -35,6 +35,11 @@ def test_a_restarted_operator_writes_nothing_if_nothing_differs(corral: Installa
     corral.add("new")
     corral.wait_phase("new", "Idle")
     assert [_versions(corral, name) for name in names] == before
+
+
+def _reported(model: Object) -> bool:
+    """Return whether the status has when the Model is unloaded, and that no request is pending any more."""
+    return bool(at(model, "status", "expiresAt")) and at(model, "status", "pending") == 0
 
 
 def _versions(corral: Installation, model: str) -> list[object]:

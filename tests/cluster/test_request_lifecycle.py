@@ -94,15 +94,20 @@ def test_kubectl_shows_readiness_phase_replicas_and_when_the_model_is_unloaded(c
     corral.start_operator()
     gateway = corral.start_gateway()
     corral.add("shown")
-    corral.wait_phase("shown", "Idle")
+    wait = ("-n", corral.namespace, "wait", "--timeout=60s", "models.corral.dev/shown")
+    corral.cluster.kubectl(*wait, "--for=condition=Ready")
     cold = _table(corral, "shown")
     assert (cold["READY"], cold["PHASE"], cold["REPLICAS"]) == ("True", "Idle", "0/0")
     corral.send(gateway, "shown").result(START_TIMEOUT)
     until(lambda: at(corral.model("shown"), "status", "keepAlive"), 15, what="status.keepAlive", interval=POLL_INTERVAL)
+    corral.cluster.kubectl(*wait, "--for=condition=Loaded")
     warm = _table(corral, "shown")
     assert (warm["READY"], warm["PHASE"], warm["REPLICAS"]) == ("True", "Ready", "1/1")
     assert warm["KEEP-ALIVE"] not in ("", "<none>")
     assert {"NAME", "AGE"} <= warm.keys()
+    path = f"/api/v1/namespaces/{corral.namespace}/events"
+    events = [event for event in corral.cluster.api.items(path) if at(event, "involvedObject", "name") == "shown"]
+    assert {"PlacementChosen", "Idle", "Loading", "Ready"} <= {event["reason"] for event in events}
 
 
 def test_kubectl_scale_sets_the_replicas(corral: Installation) -> None:

@@ -177,9 +177,10 @@ def _record(kept: _Written, status: JsonObject, changed: set[str], now: float) -
     kept.loading, kept.any = None, now
     if "pull" in status:
         kept.pull = now
-    if "expiresAt" not in status or "phase" in changed:
-        kept.usage = 0.0  # the first expiry of each phase is written at once
-    if "expiresAt" in status and "expiresAt" in changed:
+    known = "keepAlive" in status
+    if not known or "phase" in changed:
+        kept.usage = 0.0  # the first usage of each phase is written at once
+    if known and changed & USAGE_FIELDS:
         kept.usage = now
 
 

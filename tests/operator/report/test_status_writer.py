@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from corral_core.base.durations import FOREVER
 from corral_core.base.json_fields import get_objects, get_value
 from corral_core.base.timestamps import format_time
 from corral_core.contracts.pull_status import PullStatus
@@ -58,16 +59,19 @@ class WriterCase:
         *,
         expires_at: float | None = None,
         idle_since: float | None = None,
+        keep_alive: float | None = None,
         pending: int = 0,
         info: RunnerInfo | None = None,
         ready: bool = True,
     ) -> float | None:
+        if keep_alive is None and expires_at is not None:
+            keep_alive = 300.0
         view = ModelView(
             item=self.item,
             metadata=self.item.metadata,
             decision=Decision(replicas, "as planned"),
             pods=(parse_pod(samples.pod(ready=ready)),) if replicas else (),
-            usage=Usage(expires_at, idle_since, 300.0 if expires_at is not None else None),
+            usage=Usage(expires_at, idle_since, keep_alive),
             pending=pending,
             info=info,
         )
@@ -176,6 +180,14 @@ async def test_since_when_a_model_is_idle_moves_with_its_expiry(case: WriterCase
     assert await case.write(expires_at=NOW + 304, idle_since=NOW + 4) is None
     assert case.item.status["idleSince"] == format_time(NOW + 4)
     assert case.item.status["keepAlive"] == "5m0s"
+
+
+async def test_requests_to_a_model_that_is_never_unloaded_write_once_a_minute_at_most(case: WriterCase) -> None:
+    for second in range(61):
+        case.clock.now = NOW + second
+        await case.write(idle_since=NOW + second, keep_alive=FOREVER)
+    assert case.status_writes() == 2
+    assert case.item.status["keepAlive"] == "forever"
 
 
 async def test_since_when_an_unloaded_model_is_idle_stays_although_it_was_not_written_before(case: WriterCase) -> None:
