@@ -2,8 +2,9 @@
 
 usage: chart_docs.py [--check]     --check writes nothing and fails if the page is out of date
 
-A comment that begins with ``# --`` describes the next key; the comment lines below it continue the text. A key whose
-value has no further keys is a row of the table.
+A comment describes the key directly below it, with all of its lines. Each value is a row of the table: a key whose
+value has no further keys, described by a comment that begins with ``# --``. A group of values is a row without a default if
+another comment describes it.
 """
 
 from __future__ import annotations
@@ -53,60 +54,72 @@ values and values of a wrong type.
 """
 
 
-def rows(values: str) -> Iterator[tuple[str, object, str]]:
+def rows(values: str) -> Iterator[tuple[str, str, str]]:
     """Yield ``(path, default, description)`` of each value in the text of a values.yaml.
 
-    A value without a comment has the description of the nearest key above it, or an empty one.
+    The default is JSON, and empty for a group of values. A value without a comment has the description of the nearest
+    key above it that has one which begins with ``# --``, or an empty one.
     """
     comments = _comments(values)
-    for path, default in _leaves(yaml.safe_load(values), ()):
-        parents = (path[:length] for length in range(len(path), 0, -1))
-        yield ".".join(path), default, next((comments[parent] for parent in parents if parent in comments), "")
+    for path, default, group in _keys(yaml.safe_load(values), ()):
+        own = comments.get(path, "")
+        if group and own and not own.startswith(_VALUE):
+            yield ".".join(path), "", own
+        if not group:
+            parents = (comments.get(path[:length], "") for length in range(len(path), 0, -1))
+            described = next((text for text in parents if text.startswith(_VALUE)), "")
+            yield ".".join(path), json.dumps(default), described.removeprefix(_VALUE).strip()
 
 
 def page() -> str:
     """Return the text of docs/chart.md."""
-    table = rows(VALUES.read_text())
-    lines = [f"| `{path}` | `{json.dumps(default)}` | {description} |" for path, default, description in table]
+    lines = [
+        f"| `{path}` | {default and f'`{default}`'} | {description.replace('|', '&#124;')} |"
+        for path, default, description in rows(VALUES.read_text())
+    ]
     return _HEAD + "\n".join(lines) + "\n"
 
 
+_VALUE = "--"
+"""Beginning of the description of a value."""
+
+
 def _comments(values: str) -> dict[tuple[str, ...], str]:
-    """Return the description of each key that has one, by the path of the key."""
+    """Return the comment of each key that has one, without ``#``, by the path of the key."""
     found: dict[tuple[str, ...], str] = {}
     path: list[tuple[int, str]] = []
     comment: list[str] = []
     for line in values.splitlines():
         text = line.strip()
-        if text.startswith("# --"):
-            comment = [text.removeprefix("# --").strip()]
-        elif text.startswith("#"):
-            if comment:
-                comment.append(text.removeprefix("#").strip())
-        elif ":" in text:
+        if text.startswith("#"):
+            comment.append(text.removeprefix("#").strip())
+            continue
+        if ":" in text:
             depth = len(line) - len(line.lstrip())
             path = [(level, key) for level, key in path if level < depth]
             path.append((depth, text.partition(":")[0]))
             if comment:
                 found[tuple(key for _, key in path)] = " ".join(comment)
-            comment = []
+        comment = []
     return found
 
 
-def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
-    if isinstance(value, dict) and value and (not path or path[-1] not in _WHOLE):
+def _keys(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object, bool]]:
+    """Yield path and value of each key, and whether it is a group of values."""
+    group = isinstance(value, dict) and bool(value) and (not path or path[-1] not in _WHOLE)
+    if path:
+        yield path, value, group
+    if group and isinstance(value, dict):
         for key, inner in value.items():
-            yield from _leaves(inner, (*path, str(key)))
-    else:
-        yield path, value
+            yield from _keys(inner, (*path, str(key)))
 
 
-_WHOLE = {"requests", "limits", "annotations", "podDisruptionBudget", "nvidia", "amd", "intel"}
+_WHOLE = {"requests", "limits", "labels", "annotations", "podDisruptionBudget", "nvidia", "amd", "intel"}
 """Keys whose value consists of objects of the Kubernetes API, and so is one row."""
 
 
 def main() -> None:
-    undescribed = [path for path, _, description in rows(VALUES.read_text()) if not description]
+    undescribed = [path for path, default, description in rows(VALUES.read_text()) if default and not description]
     if undescribed:
         raise SystemExit(f"{VALUES.name} does not describe {', '.join(undescribed)}: put '# -- ...' above each")
     if "--check" not in sys.argv[1:]:

@@ -86,19 +86,42 @@ def test_the_size_of_an_image_is_reported_by_its_largest_parts(tmp_path: Path) -
 def test_a_chart_value_is_described_by_its_whole_comment() -> None:
     values = """
 # A comment about the file.
+
 gateway:
   # -- Number of replicas.
   # Each has a queue.
   replicas: 2
-  # an aside
+  # -- Resources,
+  # in the form of the Kubernetes API.
   resources:
-    # -- CPU and memory.
     requests: {cpu: 1}
+  # Limits of connections,
+  # by each gateway.
+  connections:
+    # -- Maximum number.
+    #
+    # 0: no limit.
+    max: 0
+  # an aside
+
+  # -- Port.
+  port: 80
 """
     assert list(chart_docs.rows(values)) == [
-        ("gateway.replicas", 2, "Number of replicas. Each has a queue."),
-        ("gateway.resources.requests", {"cpu": 1}, "CPU and memory."),
+        ("gateway.replicas", "2", "Number of replicas. Each has a queue."),
+        ("gateway.resources.requests", '{"cpu": 1}', "Resources, in the form of the Kubernetes API."),
+        ("gateway.connections", "", "Limits of connections, by each gateway."),
+        ("gateway.connections.max", "0", "Maximum number.  0: no limit."),
+        ("gateway.port", "80", "Port."),
     ]
+
+
+def test_no_line_of_a_comment_in_the_values_is_missing_in_the_page() -> None:
+    lines = (line.strip() for line in chart_docs.VALUES.read_text().splitlines())
+    texts = [line.lstrip("#").strip().removeprefix("--").strip() for line in lines if line.startswith("#")]
+    page = chart_docs.page().replace("&#124;", "|")
+    assert len(texts) > 100
+    assert [text for text in texts if text not in page] == []
 
 
 def test_the_generated_base_image_has_the_name_in_the_dockerfile() -> None:
