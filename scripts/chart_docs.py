@@ -3,8 +3,8 @@
 usage: chart_docs.py [--check]     --check writes nothing and fails if the page is out of date
 
 A comment describes the key directly below it, with all of its lines. Each value is a row of the table: a key whose
-value has no further keys, described by a comment that begins with ``# --``. A group of values is a row without a default if
-another comment describes it.
+value has no further keys, described by a comment that begins with ``# --``. A group of values is a row without a
+default if another comment describes it.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ def test_the_schema_rejects_unknown_keys_at_every_level() -> None:
     assert list(open_objects(SCHEMA, "")) == [
         ".properties.global",  # which Helm gives to subcharts
         profiles,  # which the gateway checks at its start, as the spec of a Model
+        ".properties.extraObjects.items",  # objects of any kind, which the API server checks
         ".definitions.volume.additionalProperties",  # a source of a volume, which the API server checks
     ]
 
