@@ -24,7 +24,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.cluster import control_plane
+from tests.cluster import control_plane, foreign_crds
 from tests.cluster.cluster import EXISTING, Cluster, open_cluster
 from tests.cluster.fake_kubelet import FakeKubelet
 from tests.cluster.helm import Helm, helm_in
@@ -76,6 +76,15 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 @pytest.fixture
 def helm(cluster: Cluster, tmp_path: Path) -> Helm:
     return helm_in(cluster, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def foreign_kinds(cluster: Cluster) -> Iterator[None]:
+    crds = foreign_crds.manifests()
+    cluster.kubectl("apply", "--server-side", "-f", "-", input=crds)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", "-", input=crds)
+    yield
+    cluster.kubectl("delete", "--wait=false", "-f", "-", input=crds)
 
 
 @pytest.fixture(scope="session")

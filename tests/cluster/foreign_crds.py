@@ -7,13 +7,16 @@ checksum database and keeps them in its module cache.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.tools import ToolsError
 
-_MODULES = {
+_MODULES: Mapping[str, tuple[str, ...]] = {
     "sigs.k8s.io/gateway-api@v1.4.0": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
+    "istio.io/api@v1.27.0": ("kubernetes/customresourcedefinitions.gen.yaml",),
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": (
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
@@ -21,9 +24,13 @@ _MODULES = {
 }
 
 
-def files() -> list[Path]:
-    """Download the modules and return the CRD files. Raises ToolsError."""
-    found = []
+_KINDS = ("httproutes", "virtualservices", "prometheusrules", "podmonitors")
+"""Plural names of the kinds in the charts of the tests; Istio's file has more."""
+
+
+def manifests() -> str:
+    """Download the modules and return the CRDs as YAML. Raises ToolsError."""
+    found: list[str] = []
     for module, paths in _MODULES.items():
         done = subprocess.run(
             ["go", "mod", "download", "-json", module], capture_output=True, text=True, timeout=120, check=False
@@ -31,5 +38,7 @@ def files() -> list[Path]:
         answer = json.loads(done.stdout or "{}")
         if done.returncode != 0:
             raise ToolsError(f"go cannot download {module}: {answer.get('Error') or done.stderr.strip()}")
-        found += [Path(answer["Dir"]) / path for path in paths]
-    return found
+        for path in paths:
+            crds = re.split("^---$", (Path(answer["Dir"]) / path).read_text("utf-8"), flags=re.MULTILINE)
+            found += [crd for crd in crds if re.search(rf"^  name: ({'|'.join(_KINDS)})[.]", crd, re.MULTILINE)]
+    return "\n---\n".join(found)

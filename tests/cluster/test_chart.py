@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from corral_server.gateway.config import parse_weights
-from tests.cluster import foreign_crds
 from tests.cluster.api import MODELS, ApiError, Object, at
 from tests.cluster.cluster import CRDS, Cluster
 from tests.cluster.control_plane import ControlPlane
@@ -125,16 +124,26 @@ VALUES: Mapping[str, Mapping[str, object]] = {
             "podAnnotations": {"example.com/a": "b"},
         },
     },
+    "named": {
+        "nameOverride": "models",
+        "fullnameOverride": "llm",
+        "control": {"image": {"registry": "mirror.example:5000/corral", "digest": f"sha256:{'0' * 64}"}},
+        "runner": {
+            "nodeSelector": {"pool": "models"},
+            "tolerations": [{"key": "dedicated", "value": "models", "effect": "NoSchedule"}],
+        },
+        "operator": {"serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/corral"}}},
+        "gateway": {
+            "serviceAccount": {"create": False, "name": "given"},
+            "podLabels": {"team": "models"},
+            "extraVolumes": [{"name": "extra", "configMap": {"name": "extra", "optional": True}}],
+            "extraVolumeMounts": [{"name": "extra", "mountPath": "/extra", "readOnly": True}],
+            "tls": {"secret": "corral-tls"},
+        },
+        "helmTest": {"apiKey": {"secret": "test-key"}},
+        "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]},
+    },
 }
-
-
-@pytest.fixture(scope="session")
-def foreign_kinds(cluster: Cluster) -> Iterator[None]:
-    files = [word for file in foreign_crds.files() for word in ("-f", str(file))]
-    cluster.kubectl("apply", "--server-side", *files)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *files)
-    yield
-    cluster.kubectl("delete", "--wait=false", *files)
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())

@@ -15,6 +15,7 @@ from corral_core.planning.node_fit import could_ever_run
 from corral_operator.config import RunnerDefaults, from_environment
 from corral_operator.reconcile.runner_pod import pod_spec
 from tests.cluster.helm import CHART, Helm, rendered, variable
+from tests.cluster.test_proxy_values import PROXIES
 
 pytestmark = pytest.mark.cluster
 
@@ -48,8 +49,8 @@ PLATFORMS = {
 }
 
 
-def test_every_file_is_a_platform_here() -> None:
-    assert {file.stem for file in VALUES.iterdir()} == PLATFORMS.keys()
+def test_every_file_is_a_platform_or_a_proxy_of_a_test() -> None:
+    assert {file.stem for file in VALUES.iterdir()} == PLATFORMS.keys() | PROXIES.keys()
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
