@@ -32,7 +32,6 @@ values and values of a wrong type.
   `runner.pullSecrets` for the pods of Models in their namespaces.
 * *Names*: objects are named after the release. `fullnameOverride` replaces that name. A release whose name does not
   contain `corral` has it appended, as in `models-corral-gateway`.
-
 * *CRD*: installed and upgraded with the release. `helm uninstall` keeps it, and with it every Model.
 * *GPUs*: the image of a runner follows from the vendor of its GPUs (`runner.images`), and so do its node labels,
   tolerations, resources and variables (`runner.accelerators`). `charts/corral/values/` has files for EKS, GKE, AKS, k3s
@@ -40,8 +39,10 @@ values and values of a wrong type.
   platforms and were not tried there. The chart creates no RuntimeClass; the GPU vendor's operator does. If the
   RuntimeClass of a Model is missing, the condition Ready of the Model and the errors of its pending requests say so.
 * *Ingress and Gateway API*: the proxy must not buffer responses, and must allow long ones. The default annotations do
-  this for ingress-nginx; other controllers need their own. With an Ingress, the gateways remove the path prefix; with
-  the Gateway API, the route does.
+  this for ingress-nginx; [how-to/ingress.md](how-to/ingress.md) has values for other controllers, meshes and load
+  balancers. With an Ingress, the gateways remove the path prefix; with the Gateway API, the route does.
+* *Test*: `helm test` asks the smallest Model through the Service. With API keys, `helmTest.apiKey.secret` names the
+  Secret with the text of a key.
 * *Monitors* scrape `/metrics` at the port `metrics` of gateways and at the port `http` of operator and runners.
   [monitoring.md](monitoring.md) has values for kube-prometheus-stack.
 * *Certificate authorities*: `caBundle` is mounted into operator and gateways and set as SSL_CERT_FILE and
