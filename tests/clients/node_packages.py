@@ -1,7 +1,8 @@
 """npm packages of the client tests: ``ollama``, ``openai``, and the schema of Continue's configuration.
 
-``node/package-lock.json`` pins every version. They are installed once into ``$XDG_CACHE_HOME/corral/client-packages-<key>/``
-(default ``~/.cache``), completely or not at all; the key covers that file and the version of Node.js.
+``node/package-lock.json`` pins every version. They are installed once into
+``$XDG_CACHE_HOME/corral/client-packages-<key>/`` (default ``~/.cache``), completely or not at all; the key covers that
+file and the version of Node.js.
 """
 
 from __future__ import annotations
