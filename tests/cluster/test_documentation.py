@@ -72,15 +72,18 @@ def _corral_releases() -> list[Command]:
 def _values(command: Command, folder: Path) -> list[str]:
     """Return the options with the command's values; a file that the page shows is written to ``folder``.
 
-    A file that an earlier command of the page writes is left out.
+    Other files that do not exist are left out: those that an earlier command writes, or for which the page offers several
+    blocks of values.
     """
     found: list[str] = []
-    page = command.page.read_text("utf-8")
     for option, value in zip(command.words, command.words[1:], strict=False):
-        if option not in _RENDERED or f"> {value}\n" in page:
+        if option not in _RENDERED:
             continue
         if option in ("--values", "-f") and not (ROOT / value).exists():
-            (folder / value).write_text(file_block(command.page, value).text)
+            block = file_block(command.page, value)
+            if block is None:
+                continue
+            (folder / value).write_text(block.text)
             value = str(folder / value)
         found += [option, value]
     return found

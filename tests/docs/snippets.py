@@ -160,9 +160,9 @@ def values_blocks(keys: Collection[str]) -> list[Block]:
     return found
 
 
-def file_block(page: Path, name: str) -> Block:
+def file_block(page: Path, name: str) -> Block | None:
     """Return the block of a page that is the file ``name``: its first line is the comment ``# name``."""
-    return next(block for block in blocks(page) if block.text.startswith(f"# {name}\n"))
+    return next((block for block in blocks(page) if block.text.startswith(f"# {name}\n")), None)
 
 
 def _blocks(page: Path) -> Iterator[Block]:
