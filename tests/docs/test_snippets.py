@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from corral_core.model.resource import parse_model
-from corral_server.local import cli
+from corral_server.local.cli.parser import build_parser
 from tests.docs import snippets
 from tests.docs.snippets import SHELL, Block, Command, Manifest
 
@@ -84,7 +84,7 @@ def test_objects_are_found_in_here_documents(page: Path) -> None:
 def _exit_code(arguments: list[str]) -> object:
     """Return 2 for a wrong command line of ``corral``, 0 for any other; nothing is run."""
     try:
-        cli.parser().parse_args(arguments)
+        build_parser().parse_args(arguments)
     except SystemExit as exited:  # also of --help and --version
         return exited.code
     return 0

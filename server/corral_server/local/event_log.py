@@ -103,6 +103,19 @@ class LoggingBridge(logging.Handler):
         self._log.write(record.created, record.levelname.lower(), "log", model="", fields=fields)
 
 
+def terminal_text(text: str) -> str:
+    """Return a JSON line of the log as it is on a terminal; other text as it is."""
+    try:
+        line: JsonObject = parse_received_object(text.encode(), limit=MAX_LINE_BYTES)
+    except ValueError:
+        line = {}
+    if not isinstance(line.get("event"), str):
+        return "".join(character if character.isprintable() else "?" for character in text)
+    fields = {str(name): value for name, value in line.items() if name not in _HEAD}
+    model, level = str(line.get("model", "")), str(line.get("level", "info")).lower()
+    return _terminal_line(_event_time(line.get("ts")), level, str(line["event"]), model=model, fields=fields)
+
+
 def _event_time(value: object) -> float:
     """Return the time of a runner's event (RFC 3339 or Unix seconds); the current time if it is neither."""
     at = parse_timestamp(value) if isinstance(value, str) else value

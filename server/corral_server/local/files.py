@@ -168,6 +168,14 @@ def model_files(paths: Iterable[Path]) -> list[Path]:
     return list(files)
 
 
+def readable_models(path: Path) -> list[Model]:
+    """Return the Models of a file, none if it cannot be read or has errors."""
+    try:
+        return load_models(path.read_text("utf-8"))
+    except (InvalidModel, OSError, UnicodeDecodeError):
+        return []
+
+
 def _yaml_files(folder: Path) -> list[Path]:
     try:
         children = list(folder.iterdir())

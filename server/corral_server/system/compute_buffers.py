@@ -10,15 +10,18 @@ model with more than the limit nothing is planned for four requests, or for any.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from corral_core.contracts.model_metadata import ComputeBuffer
 from corral_core.weights.dimensions import dimensions_from_header
@@ -35,6 +38,7 @@ _INTERVAL: Final = 0.02
 _MODULE: Final = "corral_server.runner.llama.memory_probe"
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CORRAL_LLAMA_BACKENDS")
 """Variables that the child gets."""
+_PROC = Path("/proc")
 _MAX_OUTPUT: Final = 1 << 16
 
 
@@ -42,19 +46,30 @@ def plan_compute_buffers(header: GGUFHeader) -> tuple[ComputeBuffer, ...]:
     """Return what llama.cpp plans for the header, in several load configs; empty if that cannot be found out."""
     try:
         data, size = sparse_header(header, vocabulary=dimensions_from_header(header).vocabulary)
-        with os.fdopen(os.memfd_create("header"), "wb") as file:
+        with _header_file() as (file, path):
             file.write(data)
             file.truncate(size)
-            return _parsed(_output(file.fileno()))
+            return _parsed(_output(file.fileno(), path))
     except (OSError, ValueError, struct.error) as error:
         log.warning("llama.cpp did not plan the compute buffers: %s", error)
         return ()
 
 
-def _output(descriptor: int) -> bytes:
+@contextlib.contextmanager
+def _header_file() -> Iterator[tuple[IO[bytes], str]]:
+    """Open a file in memory, a temporary one where the system has none (macOS); yield it and its path for the child."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("header"), "wb") as file:
+            yield file, f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(buffering=0) as temporary:
+            yield temporary, temporary.name
+
+
+def _output(descriptor: int, path: str) -> bytes:
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", _MODULE, f"/proc/self/fd/{descriptor}"],
+        [sys.executable, "-P", "-m", _MODULE, path],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -80,8 +95,10 @@ def _watch(process: subprocess.Popen[bytes]) -> None:
 
 
 def _resident(pid: int) -> int:
-    """Return the resident bytes of a child that has not been waited for."""
-    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    """Return the resident bytes of a child that has not been waited for; 0 without ``/proc`` (macOS)."""
+    if not _PROC.is_dir():
+        return 0
+    fields = (_PROC / str(pid) / "statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

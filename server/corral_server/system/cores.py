@@ -15,8 +15,15 @@ from corral_server.system.cgroups import ROOT, SELF, ancestors, read_memberships
 
 def available_cores(root: Path = ROOT, membership: Path = SELF) -> int:
     """Return whole cores, at least one: the affinity's number, or less when a quota up to the root allows less."""
-    limits = [float(len(os.sched_getaffinity(0))), *_quotas(root, membership)]
+    limits = [float(_affinity()), *_quotas(root, membership)]
     return max(1, int(min(limits)))
+
+
+def _affinity() -> int:
+    """Return the number of cores that the system schedules this process on: all where it has no affinity (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def limit_spinning() -> None:

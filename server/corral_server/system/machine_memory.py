@@ -6,9 +6,11 @@ cache does not count as used: the kernel reclaims it, and mapped weights are cou
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from corral_server.system import macos_memory
 from corral_server.system.cgroup_memory import ContainerMemory, container_memory
 from corral_server.system.cgroups import read_words
 
@@ -20,8 +22,11 @@ def memory_for_runners(
     *,
     proc: Path = PROC,
     container: Callable[[], ContainerMemory | None] = container_memory,
+    system: str = sys.platform,
 ) -> int | None:
     """Return the bytes that are free or used by the runners with these process ids; None when they are unknown."""
+    if system == "darwin":
+        return macos_memory.memory_for_runners(pids)
     machine = _read_fields(proc / "meminfo", ("MemTotal", "MemAvailable"))
     limits = [(machine["MemTotal"], machine["MemTotal"] - machine["MemAvailable"])] if len(machine) == 2 else []
     limited = container()

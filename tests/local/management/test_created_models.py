@@ -11,9 +11,9 @@ import pytest
 
 from corral_server.pull.store import WeightsStore
 from corral_server.pull.stored import uploaded_ids
+from tests.local.cli.test_pull_commands import corral
 from tests.local.pulls_stack import serving_from, settings, store
 from tests.local.served import Served, model_file
-from tests.local.test_pull_commands import corral
 from tests.support.ollama_registry import OllamaRegistry, ollama_registry
 from tests.support.tiny_model import write_tiny_model
 

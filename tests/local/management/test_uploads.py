@@ -16,10 +16,10 @@ from corral_core.sources.locate import locate_weights
 from corral_core.sources.snapshot import FileRole, SnapshotFile, hold_snapshot
 from corral_core.sources.uri import parse_source
 from corral_server.gateway.management.blobs import BlobRefused, DigestMismatch
+from corral_server.local.cli.cache import prune_cache
 from corral_server.local.management.blobs import LocalBlobStore
 from corral_server.local.management.removal import UNUSED_AGE, WeightsRemoval, spec_sources
 from corral_server.local.management.uploads import UploadedWeights
-from corral_server.local.pulls.cache_command import prune_cache
 from corral_server.pull.collect import MINIMUM_AGE
 from corral_server.pull.store import WeightsStore
 from corral_server.pull.stored import stored_blobs, stored_sources, uploaded_ids

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Final
 
-_RUNNER_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+_KEEPIDLE: Final[int] = getattr(socket, "TCP_KEEPIDLE", 0) or getattr(socket, "TCP_KEEPALIVE", 0)
+"""The option for the seconds before the first probe; macOS calls it TCP_KEEPALIVE (tcp(4))."""
+_RUNNER_KEEPALIVE = ((_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """A machine that vanished is noticed within 30 s; a model may compute as long as it needs."""
-_CLIENT_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_CLIENT_KEEPALIVE = ((_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 """Two minutes: a client's machine may be off its network for longer, and an idle client costs less."""
 _USER_TIMEOUT = 10_000
 """Milliseconds after which unacknowledged data ends the connection (TCP_USER_TIMEOUT, RFC 5482)."""

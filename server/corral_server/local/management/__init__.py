@@ -1,1 +1,1 @@
-"""Models that clients create in local mode: their files, uploaded weights, and the commands of ``corral``."""
+"""Models that clients create in local mode: their files and uploaded weights."""

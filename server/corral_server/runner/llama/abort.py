@@ -14,12 +14,14 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from corral_server.runner.llama.library import library
 
+_CXX_LIBRARY = "libc++abi.dylib" if sys.platform == "darwin" else "libstdc++.so.6"
 _first = threading.Lock()
 _registered: list[object] = []
 """References that keep the callbacks alive: llama.cpp calls them from any thread."""
@@ -28,7 +30,8 @@ _registered: list[object] = []
 def set_abort_handler(handler: Callable[[str], int]) -> None:
     """Register ``handler``, which gets the reason and returns the exit code.
 
-    It covers ``ggml_set_abort_callback`` (ggml.h) and, with GNU's C++ library, ``std::set_terminate``.
+    It covers ``ggml_set_abort_callback`` (ggml.h) and, with GNU's C++ library or that of macOS,
+    ``std::set_terminate``.
     """
 
     def end(reason: str) -> None:
@@ -43,8 +46,8 @@ def set_abort_handler(handler: Callable[[str], int]) -> None:
     on_terminate = ctypes.CFUNCTYPE(None)(lambda: end(f"llama.cpp gave up: {_exception_reason()}"))
     _registered.extend((on_assertion, on_terminate))
     library().ggml_set_abort_callback(on_assertion)
-    with suppress(OSError, AttributeError):  # another C++ library than GNU's: the process ends by the signal
-        ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(on_terminate)
+    with suppress(OSError, AttributeError):  # another C++ library: the process ends by the signal
+        ctypes.CDLL(_CXX_LIBRARY)._ZSt13set_terminatePFvvE(on_terminate)
 
 
 def _assertion_reason(text: bytes) -> str:
@@ -54,7 +57,7 @@ def _assertion_reason(text: bytes) -> str:
 
 def _exception_reason() -> str:
     """Return the type of the uncaught C++ exception."""
-    current = ctypes.CDLL("libstdc++.so.6").__cxa_current_exception_type
+    current = ctypes.CDLL(_CXX_LIBRARY).__cxa_current_exception_type
     current.restype = ctypes.c_void_p
     if (info := current()) is None:
         return "it called std::terminate"

@@ -28,6 +28,8 @@ from corral_server.system.cores import limit_spinning
 BACKENDS_SETTING = "CORRAL_LLAMA_BACKENDS"
 """Environment variable with the folder of ggml's backends; the wheel's own folder without it."""
 
+_NAMES = ("libggml.so.0", "libggml.so", "libggml.0.dylib", "libggml.dylib")
+
 
 def _load_library() -> ModuleType:
     """Import ``llama_cpp.llama_cpp`` without the package's ``__init__``, which imports the high-level API.
@@ -53,8 +55,15 @@ log_to_python = C.llama_log_callback(log.log_callback)
 @functools.cache
 def library() -> ctypes.CDLL:
     """Return the ``libggml`` that libllama links."""
-    folder = Path(C.__file__).parent / "lib"
-    return ctypes.CDLL(str(next(path for name in ("libggml.so.0", "libggml.so") if (path := folder / name).exists())))
+    return ctypes.CDLL(str(library_file(Path(C.__file__).parent / "lib")))
+
+
+def library_file(folder: Path) -> Path:
+    """Return the file of ``libggml`` in a folder, by its name on Linux or on macOS. Raises LoadFailed."""
+    for name in _NAMES:
+        if (path := folder / name).exists():
+            return path
+    raise LoadFailed(f"{folder} has none of {', '.join(_NAMES)}; install llama-cpp-python again")
 
 
 def backend_folder() -> Path | None:

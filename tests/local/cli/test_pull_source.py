@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral_server.local.pulls.pull_command import pull_source
+from corral_server.local.cli.pull_source import pull_source
 from corral_server.pull.errors import ContentError
 from tests.support.ollama_registry import ollama_registry, padded_weights
 from tests.support.tiny_model import write_tiny_model

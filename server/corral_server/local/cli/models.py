@@ -1,7 +1,8 @@
-"""``corral create``, ``cp`` and ``rm``: Ollama's verbs for the server of OLLAMA_HOST."""
+"""``corral create``, ``cp``, ``rm`` and ``stop``: Ollama's verbs for the server of OLLAMA_HOST."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import ollama
 
 from corral_core.base.errors import CorralError
-from corral_server.local.client import TIMEOUT, client_errors
+from corral_server.local.background.server import BackgroundServer
+from corral_server.local.cli.api_client import RequestFailed, client_errors, connect, full_name, server_url
 from corral_server.local.management.modelfile import Modelfile, parse_modelfile
 
 
@@ -20,7 +22,7 @@ class UnreadableFile(CorralError):
 def create(name: str, file: Path) -> int:
     """Create a model from a Modelfile. Files that it names are uploaded, unless the server has them."""
     modelfile = parse_modelfile(_read(file))
-    client = ollama.Client(timeout=TIMEOUT)
+    client = connect()
     for command in modelfile.unused:
         print(f"warning: {command.upper()} has no effect here", file=sys.stderr)
     weights = _file(modelfile.source, file.parent)
@@ -47,17 +49,37 @@ def create(name: str, file: Path) -> int:
 
 def copy(source: str, destination: str) -> int:
     with client_errors():
-        ollama.Client(timeout=TIMEOUT).copy(source, destination)
+        connect().copy(source, destination)
     print(f"copied '{source}' to '{destination}'")
     return 0
 
 
 def remove(names: Sequence[str]) -> int:
-    client = ollama.Client(timeout=TIMEOUT)
+    client = connect()
     for name in names:
         with client_errors():
             client.delete(name)
         print(f"deleted '{name}'")
+    return 0
+
+
+def stop(names: Sequence[str]) -> int:
+    """Unload models, as ``ollama stop`` does: a request with ``keep_alive`` 0. Raises RequestFailed."""
+    client = connect(start=False)
+    for name in names:
+        with client_errors():
+            loaded = {str(model.model).lower() for model in client.ps().models}
+            if full_name(name).lower() not in loaded:
+                raise RequestFailed(f"{name!r} is not loaded; `corral ps` lists loaded models")
+            client.generate(name, keep_alive=0)
+    return 0
+
+
+def stop_server() -> int:
+    """End the background server. Raises NotRunning."""
+    url = server_url(ollama.Client())
+    BackgroundServer(url, os.environ).stop()
+    print(f"the server at {url} has ended")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corral_server.local.cli import main
+from corral_server.local.cli.main import main
 from tests.local.parts import document
 
 
@@ -112,6 +112,7 @@ def test_run_and_ps_report_an_unreachable_server(command: tuple[str, ...], monke
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")
+    monkeypatch.setenv("CORRAL_START_SERVER", "0")
     said = str(outcome(*command))
     assert said.startswith(f"corral: no answer from 127.0.0.1:{port}")
     assert "is `corral serve` running?" in said

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral_server.local.pulls.cache_command import NotStored, remove_from_cache
+from corral_server.local.cli.cache import NotStored, remove_from_cache
 from corral_server.local.pulls.config import pull_config
 from corral_server.pull.errors import ContentError
 from corral_server.pull.failures import FailedDownloads

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from corral_core.base.errors import CorralError
 from corral_core.sources.uri import shown_uri
+from corral_server.local.cli.tables import print_table
 from corral_server.local.pulls.config import pull_config
 from corral_server.local.pulls.progress_text import duration_text, size_text
-from corral_server.local.tables import print_table
 from corral_server.pull.collect import CollectPolicy, collect, remove_source
 from corral_server.pull.failures import FailedDownloads
 from corral_server.pull.store import WeightsStore

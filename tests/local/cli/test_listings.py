@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import ollama
 import pytest
 
-from corral_server.local.client import human_size, processor, until
+from corral_server.local.cli.listings import human_size, processor, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,1 @@
+"""The server that commands start in the background, and its log."""

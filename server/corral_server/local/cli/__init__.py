@@ -1,0 +1,1 @@
+"""Command line ``corral``: one module for each group of commands, and the parser."""

@@ -1,0 +1,1 @@
+"""``corral doctor``: checks of this machine and of the installation."""
