@@ -77,7 +77,7 @@ package: $(BIN)/uv ## Build the source distribution and the wheel in dist/; buil
 charts: ## Package the Helm charts in dist/; REGISTRY=host/path becomes the default of image.registry in them
 	$(PYTHON) scripts/release.py charts $(if $(REGISTRY),--registry $(REGISTRY))
 
-check: $(VENV)/.corral-dev ## Check lint, formatting, types, import layers, layout, docs/chart.md and that no secret is committed
+check: $(VENV)/.corral-dev ## Check lint, formatting, types, import layers, layout, generated pages and that no secret is committed
 	@$(PARTS) check-types check-rest
 
 check-types:
@@ -91,6 +91,7 @@ check-rest:
 	$(BIN)/python scripts/prose.py
 	$(BIN)/python scripts/chart_docs.py --check
 	$(BIN)/python scripts/model_docs.py --check
+	$(BIN)/python scripts/cli_docs.py --check
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook $(NO_GUESSES)
 
 lock: $(VENV)/.corral-dev ## Write requirements/*.txt: the newest versions that pyproject.toml allows, with their hashes

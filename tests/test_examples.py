@@ -10,7 +10,7 @@ import pytest
 from corral_core.model.name_index import lost_names
 from corral_core.model.resource import parse_model
 from corral_core.sources.uri import parse_source
-from corral_server.local.cli import validate
+from corral_server.local.cli.validate import validate
 from tests.model_files import CATALOGUE, EXAMPLES, ROOT, models
 
 PAGE = ROOT / "docs/how-to/model-catalogue.md"

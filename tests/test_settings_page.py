@@ -14,6 +14,8 @@ from corral_server.gateway.management.policy import CreationPolicy
 from corral_server.gateway.observability.monitoring import MonitoringSettings
 from corral_server.gateway.peers.sync import PeerSettings
 from corral_server.gateway.probes import probe_port
+from corral_server.local.background.files import state_folder
+from corral_server.local.background.server import may_start
 from corral_server.local.config import LocalConfig
 from corral_server.pull.download.options import download_options
 from corral_server.pull.http.settings import network_settings
@@ -72,6 +74,8 @@ def test_every_setting_is_read_by_the_processes_on_the_page() -> None:
 def test_local_mode_reads_its_settings_and_passes_the_others_to_runners() -> None:
     local = RecordingEnvironment()
     LocalConfig.from_environment(local)
+    state_folder(local)
+    may_start(local)
     network_settings(local)
     hub_endpoints(local)
     download_options(local)

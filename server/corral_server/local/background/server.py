@@ -114,7 +114,7 @@ class BackgroundServer:
         except ValueError:
             here = host == "localhost"
         plain = self._url.scheme == "http" and self._url.path in ("", "/")
-        return here and plain and bool_setting(self._environ, "CORRAL_START_SERVER", default=True)
+        return here and plain and may_start(self._environ)
 
     def _listens(self) -> bool:
         try:
@@ -187,6 +187,11 @@ class BackgroundServer:
             log.seek(begin)
             lines = log.read().decode("utf-8", "replace").splitlines()[-_LOG_LINES:]
         return "\n".join([f"the end of {self.files.log}:", *(f"  {line}" for line in lines)])
+
+
+def may_start(environ: Mapping[str, str]) -> bool:
+    """Return whether commands start a server. Raises InvalidSetting."""
+    return bool_setting(environ, "CORRAL_START_SERVER", default=True)
 
 
 def _locked(descriptor: int) -> bool:

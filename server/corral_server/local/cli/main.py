@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         complete(parser)
     chosen = parser.parse_args(arguments)
+    if chosen.command in ("apply", "delete") and not chosen.files + chosen.named:
+        parser.error(f"{chosen.command}: name a Model file or a folder")
     if chosen.command == "stop" and not chosen.server and not chosen.names:
         parser.error("stop: name a model, or end the server with --server")
     try:
@@ -74,7 +76,8 @@ def _files(chosen: argparse.Namespace) -> int:
         return _cache(chosen)
     from corral_server.local.cli import apply
 
-    return (apply.apply if chosen.command == "apply" else apply.delete)(chosen.files, os.environ)
+    files = chosen.files + chosen.named
+    return apply.apply(files, os.environ) if chosen.command == "apply" else apply.delete(files, os.environ)
 
 
 def _cache(chosen: argparse.Namespace) -> int:

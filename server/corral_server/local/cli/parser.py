@@ -95,16 +95,17 @@ def _add_files(commands: Commands) -> None:
     apply = commands.add_parser("apply", help="serve the Models of files on this machine, as kubectl does on a cluster")
     delete = commands.add_parser("delete", help="no longer serve the Models of files that were applied")
     for command in (apply, delete):
+        about = "Model files, folders with YAML files, or - for standard input"
+        command.add_argument("files", nargs="*", type=Path, metavar="FILE|DIR", help=about)
         command.add_argument(
             "-f",
             "--filename",
-            action="extend",
-            nargs="+",
+            action="append",
             type=Path,
-            required=True,
-            dest="files",
+            default=[],
+            dest="named",
             metavar="FILE|DIR",
-            help="Model files, folders with YAML files, or - for standard input",
+            help="the same, as kubectl has it",
         )
     check = commands.add_parser("validate", help="check Model files for errors")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR", help="Model files")
