@@ -16,7 +16,6 @@ from corral_server.local.cli.parser import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
-
 PAGE = ROOT / "docs/reference/cli.md"
 _HEAD = """\
 # The command `corral`

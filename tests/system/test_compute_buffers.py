@@ -73,3 +73,12 @@ def test_the_child_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert plan_compute_buffers(_header(tmp_path, MODELS["Llama-3.1-8B"])) == ()
     assert "PYTHONPATH" in seen.read_text()
     assert "hunter2" not in seen.read_text()
+
+
+def test_without_files_in_memory_a_temporary_file_has_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = read_header(write_tiny_model(tmp_path))
+    expected = plan_compute_buffers(header)
+    monkeypatch.delattr("os.memfd_create")
+    assert plan_compute_buffers(header) == expected != ()

@@ -85,7 +85,8 @@ def test_a_port_that_is_not_a_number_is_a_usage_error(capsys: pytest.CaptureFixt
 @pytest.mark.process
 def test_a_reader_that_leaves_ends_the_command_without_a_message_about_the_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        environment = {**os.environ, "OLLAMA_HOST": f"127.0.0.1:{server.getsockname()[1]}"}
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        environment = {**os.environ, "OLLAMA_HOST": address, "CORRAL_START_SERVER": "0"}
         pool.submit(_answer, server)
         reading, writing = os.pipe()
         os.close(reading)
@@ -99,7 +100,7 @@ def test_a_reader_that_leaves_ends_the_command_without_a_message_about_the_serve
 
 def _answer(server: socket.socket) -> None:
     """Answer the list of models, and one chat with one line."""
-    for line in (b'{"models":[]}', b'{"message":{"role":"assistant","content":"hi"},"done":true}\n'):
+    for line in (b'{"models":[{"name":"m:latest"}]}', b'{"message":{"role":"assistant","content":"hi"},"done":true}\n'):
         connection, _ = server.accept()
         with connection:
             connection.recv(65536)

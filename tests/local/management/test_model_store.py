@@ -17,7 +17,8 @@ from corral_core.model.documents import load_documents
 from corral_core.sources.locate import WeightsRoots
 from corral_server.gateway.management.store import ModelExists, ModelMissing, ModelRefused
 from corral_server.local.files import ModelFiles, ModelListing
-from corral_server.local.management.model_store import FileModelStore, _encoded
+from corral_server.local.management.model_documents import encoded_model
+from corral_server.local.management.model_store import FileModelStore
 from corral_server.local.watch import Refresh, watch
 from tests.local.parts import RecordedLog, document
 
@@ -169,4 +170,4 @@ async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_written_as_it_is(text: str) -> None:
     written = resource("m", system=text)
-    assert list(load_documents(_encoded(written)[1].decode(), label="file")) == [written]
+    assert list(load_documents(encoded_model(written)[1].decode(), label="file")) == [written]

@@ -137,11 +137,11 @@ class BackgroundServer:
     def _lock(self, *, create: bool = True) -> Iterator[int | None]:
         """Yield the locked descriptor of the file of the process id, None while a server or another command has it.
 
-        Without ``create`` a missing file yields -1.
+        Without ``create`` a file that cannot be opened yields -1.
         """
         try:
             descriptor = os.open(self.files.pid, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-        except FileNotFoundError:
+        except OSError:
             if create:
                 raise
             yield -1
