@@ -105,9 +105,8 @@ def test_kubectl_shows_readiness_phase_replicas_and_when_the_model_is_unloaded(c
     assert (warm["READY"], warm["PHASE"], warm["REPLICAS"]) == ("True", "Ready", "1/1")
     assert warm["KEEP-ALIVE"] not in ("", "<none>")
     assert {"NAME", "AGE"} <= warm.keys()
-    path = f"/api/v1/namespaces/{corral.namespace}/events"
-    events = [event for event in corral.cluster.api.items(path) if at(event, "involvedObject", "name") == "shown"]
-    assert {"PlacementChosen", "Idle", "Loading", "Ready"} <= {event["reason"] for event in events}
+    reasons = {"PlacementChosen", "Idle", "Loading", "Ready"}
+    until(lambda: reasons <= _events(corral, "shown"), 15, what="the Events", interval=POLL_INTERVAL)
 
 
 def test_kubectl_scale_sets_the_replicas(corral: Installation) -> None:
@@ -152,6 +151,12 @@ def test_all_pending_requests_of_a_model_are_served(corral: Installation) -> Non
     ends = [response.result(START_TIMEOUT).done for response in responses]
     assert [end.eval_count for end in ends if end is not None] == [8] * 6
     assert corral.replicas("crowd") == 1
+
+
+def _events(corral: Installation, model: str) -> set[str]:
+    """Return the reasons of the Model's Events."""
+    found = corral.cluster.api.items(f"/api/v1/namespaces/{corral.namespace}/events")
+    return {str(event["reason"]) for event in found if at(event, "involvedObject", "name") == model}
 
 
 def _table(corral: Installation, model: str) -> dict[str, str]:
