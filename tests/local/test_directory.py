@@ -211,6 +211,20 @@ def test_an_earlier_version_tells_the_spec_that_follows_and_why_it_cannot_be_pul
     assert entry.unavailable_reason is None
 
 
+def test_the_error_of_a_failed_pull_says_when_it_is_tried_again() -> None:
+    uri = "ollama://x"
+    waiting = replace(
+        listed(model("llama", spec={"source": uri})), weights=Weights(None, missing=(uri,)), pulling=(uri,)
+    )
+    state = PullState(problem="no route", retry=5.0)
+    directory = LocalDirectory(FakeRunners(), RecordedLog(), lambda: None, pull=lambda _uri: state)
+    directory.replace([waiting])
+    entry = directory.entries()[0]
+    assert entry.pull_problem is not None
+    assert entry.pull_problem.endswith("cannot be pulled: no route")
+    assert entry.unavailable_reason == f"{entry.pull_problem} (next attempt in 5 s)"
+
+
 @pytest.mark.parametrize(
     ("decision", "started", "ready", "phase"),
     [

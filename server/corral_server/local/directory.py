@@ -43,6 +43,9 @@ class SourcePull(Protocol):
     @property
     def problem(self) -> str | None: ...
 
+    @property
+    def retry(self) -> float | None: ...
+
 
 def no_pulls(_uri: str) -> SourcePull | None:
     """Return no state: nothing is pulled."""
@@ -255,6 +258,7 @@ class LocalDirectory:
             defaults=listed.weights.defaults,
             latest=listed.latest,
             latest_problem=self._pull_problem(listed, listed.pulling) if listed.latest is not None else None,
+            pull_problem=self._pull_problem(listed, listed.pulling, retries=False),
             context_length=self._runners.context_length(key) or expected,
             max_context_length=longest,
         )
@@ -279,10 +283,13 @@ class LocalDirectory:
             return self._pull_problem(listed, listed.weights.missing)
         return listed.weights.problem or self._runners.failure(listed.model.key)
 
-    def _pull_problem(self, listed: ListedModel, sources: Sequence[str]) -> str | None:
-        problems = (pull.problem for pull in map(self._pull, sources) if pull is not None)
-        problem = next(filter(None, problems), None)
-        return f"model '{listed.names[0]}' cannot be pulled: {problem}" if problem is not None else None
+    def _pull_problem(self, listed: ListedModel, sources: Sequence[str], *, retries: bool = True) -> str | None:
+        """Return why one of the sources cannot be pulled, with ``retries`` also when it is tried again."""
+        failed = next((pull for pull in map(self._pull, sources) if pull is not None and pull.problem), None)
+        if failed is None:
+            return None
+        retry = f" (next attempt in {failed.retry:.0f} s)" if retries and failed.retry is not None else ""
+        return f"model '{listed.names[0]}' cannot be pulled: {failed.problem}{retry}"
 
     def _display_name(self, key: str) -> str:
         listed = self._listed.get(key)

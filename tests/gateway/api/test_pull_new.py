@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -117,6 +118,31 @@ async def test_a_first_pull_that_fails_otherwise_has_its_reason_and_leaves_no_mo
     async with gateway_of(models) as gateway:
         assert (await lines(gateway))[-1] == {"error": "no route to host"}
     assert models.documents == {}
+
+
+async def test_the_error_of_a_withdrawn_model_names_no_next_attempt() -> None:
+    problem = "model 'llama3.2' cannot be pulled: no route to the registry"
+    reason = f"{problem} (next attempt in 5 s)"
+    show = partial(shown, metadata=None, pulling=(), unavailable_reason=reason, pull_problem=problem)
+    models = MemoryModels(MemoryDirectory(), show=show)
+    async with gateway_of(models) as gateway:
+        assert (await lines(gateway))[-1] == {"error": problem}
+    assert models.documents == {}
+
+
+async def test_a_pull_that_ends_before_the_first_look_at_it_shows_its_files() -> None:
+    models = MemoryModels(MemoryDirectory(), show=pulling)
+    async with gateway_of(models) as gateway:
+        answer = asyncio.create_task(lines(gateway))
+        await auntil(lambda: (KEY, True) in models.directory.pulls, what="the pull is wanted")
+        models.directory.change(KEY, pulling=(WEIGHTS,))
+        models.directory.put(shown(models.documents[KEY]))
+        said = await answer
+    assert said[1:-1] == [
+        {"status": f"pulling {'cd' * 6}", "digest": f"sha256:{'cd' * 32}", "total": 1000, "completed": 1000},
+        {"status": "verifying sha256 digest"},
+        {"status": "writing manifest"},
+    ]
 
 
 async def test_an_earlier_pull_of_a_name_without_weights_is_cleaned_up_as_well() -> None:

@@ -126,7 +126,7 @@ async def test_a_failed_pull_is_reported_and_tried_again() -> None:
     def over() -> bool:
         state = pulls.state(URI)
         if state is not None and state.problem is not None:
-            problems.add(state.problem.partition(" (")[0])
+            problems.add(state.problem)
         return pulls.snapshot(URI) is not None
 
     await auntil(over)

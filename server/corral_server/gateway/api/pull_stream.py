@@ -72,6 +72,14 @@ class PullFollower:
         self._directory = directory
         self._draining = draining
         self._followers: Counter[str] = Counter()
+        self._files: dict[str, tuple[PullingFile, ...]] = {}
+        directory.subscribe(self._changed)
+
+    def _changed(self, key: str) -> None:
+        """Keep the files of a pull that is followed: it can end before the next look at the entry."""
+        entry = self._directory.get(key) if key in self._followers else None
+        if entry is not None and entry.pulling:
+            self._files[key] = entry.pulling
 
     async def respond(
         self,
@@ -124,6 +132,7 @@ class PullFollower:
             self._followers[key] -= 1
             if not self._followers[key]:
                 del self._followers[key]
+                self._files.pop(key, None)
                 self._directory.want_pull(key, False)
 
     async def _lines(self, key: str, change: Change | None, *, creating: bool) -> AsyncIterator[ProgressLine]:
@@ -146,7 +155,8 @@ class PullFollower:
             existing = existing and not entry.needs_pull
             await asyncio.sleep(POLL_INTERVAL)
         created = [f"using existing layer sha256:{entry.digest}", "writing manifest", "success"]
-        for line in created if existing else _last_lines(entry, list(sent.values())):
+        files = {file.digest: file for file in self._files.get(key, ())} | sent
+        for line in created if existing else _last_lines(entry, list(files.values())):
             yield line
 
 
@@ -157,7 +167,7 @@ def _news(files: Sequence[PullingFile], sent: dict[str, PullingFile]) -> list[Pu
     return news
 
 
-def _last_lines(entry: ModelEntry, sent: Sequence[PullingFile]) -> list[ProgressLine]:
-    whole = [layer_line(PullingFile(file.digest, file.total, file.total)) for file in sent]
-    rest = completed_lines(entry)[-2:] if sent else completed_lines(entry)
+def _last_lines(entry: ModelEntry, files: Sequence[PullingFile]) -> list[ProgressLine]:
+    whole = [layer_line(PullingFile(file.digest, file.total, file.total)) for file in files]
+    rest = completed_lines(entry)[-2:] if files else completed_lines(entry)
     return [*whole, *rest, "success"]

@@ -61,8 +61,9 @@ class ModelEntry:
     the source is pulled or needs no pull. ``unpulled``: it is not pulled, and will be when a request or a client that
     pulls asks for it. ``defaults`` are what the source brings besides weights. ``reconciled``: the entry is of the spec
     as it is now, not of one before. ``latest`` is the spec that is served once its source is pulled, if it is not that
-    of ``model``; ``latest_problem`` says why it cannot be pulled. ``context_length`` is that of its runners, or of the
-    next one; ``max_context_length`` is what requests can ask for, 0 where they cannot.
+    of ``model``; ``latest_problem`` says why it cannot be pulled. ``pull_problem`` is why the last pull
+    failed, without the time of the next attempt. ``context_length`` is that of its runners, or of the next one;
+    ``max_context_length`` is what requests can ask for, 0 where they cannot.
     """
 
     model: Model
@@ -79,6 +80,7 @@ class ModelEntry:
     reconciled: bool = True
     latest: ModelSpec | None = None
     latest_problem: str | None = None
+    pull_problem: str | None = None
     context_length: int = 0
     max_context_length: int = 0
 

@@ -66,10 +66,15 @@ class Change:
         return current and not entry.needs_pull and entry.metadata is not None
 
     def failure(self, entry: ModelEntry) -> str | None:
-        """Return why this version cannot be served, None if nothing is known of that."""
-        if entry.latest is not None:
-            return entry.latest_problem if self.shown_by(entry) else None
-        return entry.unavailable_reason if self.shown_by(entry) else None
+        """Return why this version cannot be served, None if nothing is known of that.
+
+        A version that is withdrawn after a failure is not tried again, so its error names no next attempt.
+        """
+        if not self.shown_by(entry):
+            return None
+        reason = entry.latest_problem if entry.latest is not None else entry.unavailable_reason
+        withdrawn = self.made or self.before is not None
+        return entry.pull_problem if withdrawn and reason and entry.pull_problem else reason
 
 
 class ModelChanges:

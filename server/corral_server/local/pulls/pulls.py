@@ -68,12 +68,16 @@ class PullListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PullState:
-    """A source that is not pulled yet. ``problem`` is why the last attempt failed, None while there is hope."""
+    """A source that is not pulled yet. ``problem`` is why the last attempt failed, None while there is hope.
+
+    ``retry`` is the pause in seconds between that and the next attempt, None where the store decides it.
+    """
 
     resolved: ResolvedSource | None = None
     metadata: ModelMetadata | None = None
     progress: PullProgress = field(default_factory=lambda: PullProgress(None, 0, 0.0, "", PullStage.RESOLVING))
     problem: str | None = None
+    retry: float | None = None
 
     @property
     def files(self) -> tuple[PullingFile, ...]:
@@ -164,8 +168,7 @@ class LocalPulls:
                 wait = max(pause, getattr(error, "retry_after", None) or 0.0)
                 problem = str(error) if isinstance(error, CorralError) else f"the pull failed: {error!r}"
                 wrong = isinstance(error, ContentError)
-                shown = problem if wrong else f"{problem} (next attempt in {wait:.0f} s)"
-                self._states[uri] = replace(self._states[uri], problem=shown)
+                self._states[uri] = replace(self._states[uri], problem=problem, retry=None if wrong else wait)
                 if problem != reported:
                     self._listener.failed(uri, problem, wait)
                 reported = problem if wrong else ""
