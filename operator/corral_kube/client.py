@@ -49,6 +49,8 @@ PAGE_SIZE = 500
 Transform = Callable[[JsonObject], JsonObject]
 """Returns the part of an object that is kept, like client-go's ``cache.TransformFunc``."""
 
+_MERGE = "application/merge-patch+json"
+_ANYTHING = "application/json, */*"
 _JSON, _APPLY = "application/json", "application/apply-patch+yaml; charset=utf-8"
 
 
@@ -173,6 +175,10 @@ class KubeClient:
         query = {"fieldManager": manager or self._manager, "force": "true" if force else "false"}
         return await self._call("PATCH", path, query=query, body=body, content=_APPLY)
 
+    async def merge(self, path: str, body: JsonObject) -> JsonObject:
+        """Change the fields of ``body`` alone, by a JSON merge patch (RFC 7396)."""
+        return await self._call("PATCH", path, query={"fieldManager": self._manager}, body=body, content=_MERGE)
+
     async def create(self, path: str, body: JsonObject) -> JsonObject:
         return await self._call("POST", path, query={"fieldManager": self._manager}, body=body)
 
@@ -189,6 +195,33 @@ class KubeClient:
             await self._call("DELETE", path, body=body)
         except (NotFound, Conflict):
             return
+
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: JsonObject | None = None,
+        silence: float | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Yield the pieces of a response that is no object of the API: a log, or what a proxied Service sends.
+
+        The response may be silent for ``silence`` seconds, None for no limit.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CALL_TIMEOUT, sock_read=silence)
+        response = await self._request(
+            method, path, query=query or {}, body=body, content=_JSON, timeout=timeout, accept=_ANYTHING
+        )
+        try:
+            if not 200 <= response.status < 300:
+                raise _failed(response.status, await response.read(), f"{method} {path}")
+            async for piece in response.response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise APIServerUnreachable(f"{method} {path}: {error or type(error).__name__}") from error
+        finally:
+            response.response.close()
 
     async def keep_open(self) -> None:
         """Keep one connection open until cancelled, so that an urgent request does not wait for a TLS handshake.
@@ -261,8 +294,9 @@ class KubeClient:
         body: JsonObject | None,
         content: str,
         timeout: object,
+        accept: str = _JSON,
     ) -> Any:
-        headers = {"Content-Type": content, "Accept": _JSON}
+        headers = {"Content-Type": content, "Accept": accept}
         data = encode(body) if content == _APPLY else body
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._api.configuration.host + path + ("?" + urlencode(query) if query else "")
@@ -294,9 +328,34 @@ async def connect(kubeconfig: str | None, *, manager: str, calls: APICallMetrics
     except (_config.ConfigException, OSError) as error:
         raise KubeError(f"no credentials for the API server (set KUBECONFIG or run in a pod): {error}") from error
     token_path = "" if kubeconfig else SERVICE_TOKEN_FILENAME
+    return KubeClient(_api_client(configuration), manager=manager, token_path=token_path, calls=calls)
+
+
+async def connect_as_user(kubeconfig: str, context: str, *, manager: str) -> tuple[KubeClient, str]:
+    """Connect as kubectl does; return the client and the namespace of the context.
+
+    An empty ``kubeconfig`` means the files of the variable KUBECONFIG, else ``~/.kube/config``; an empty ``context``
+    means the current one. Raises KubeError without credentials.
+    """
+    configuration = Configuration()
+    loader: Any = _config  # its functions have no types
+    file, name = kubeconfig or None, context or None
+    try:
+        await loader.load_kube_config(
+            config_file=file, context=name, client_configuration=configuration, persist_config=False
+        )
+        contexts, current = loader.list_kube_config_contexts(config_file=file)
+    except (_config.ConfigException, OSError) as error:
+        raise KubeError(f"no credentials for the API server: {error}") from error
+    chosen = next((each for each in contexts if each.get("name") == name), current)
+    namespace = get_str(chosen, "context", "namespace") or "default"
+    return KubeClient(_api_client(configuration), manager=manager), namespace
+
+
+def _api_client(configuration: Configuration) -> ApiClient:
     api = ApiClient(configuration)
     api.rest_client = _KeepAliveRESTClient(configuration)
-    return KubeClient(api, manager=manager, token_path=token_path, calls=calls)
+    return api
 
 
 class _KeepAliveRESTClient(RESTClientObject):

@@ -12,12 +12,11 @@ import yaml
 
 from corral_core.base.errors import InvalidSetting
 from corral_core.base.names import canonical_name
+from corral_core.contracts.api_keys import generate_key, key_digest
 from corral_server.gateway.auth.generate_key import main
 from corral_server.gateway.auth.key_file import (
     ApiKey,
     InvalidKeyFile,
-    generate_key,
-    key_digest,
     parse_keys,
 )
 from corral_server.gateway.auth.key_store import KeyStore

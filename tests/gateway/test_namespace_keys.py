@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from corral_core.base.errors import InvalidSetting
 from corral_core.base.json_fields import JsonObject
+from corral_core.contracts.api_keys import MAX_SECRET_BYTES, generate_key, key_digest, key_namespace
 from corral_kube.client import ObjectList, Transform, identity
 from corral_server.gateway.auth.generate_key import main
-from corral_server.gateway.auth.key_file import InvalidKeyFile, generate_key, key_digest, key_namespace
+from corral_server.gateway.auth.key_file import InvalidKeyFile
 from corral_server.gateway.auth.key_store import KeyStore
-from corral_server.gateway.auth.namespace_keys import MAX_BYTES, NamespaceKeys, keys_of
+from corral_server.gateway.auth.namespace_keys import NamespaceKeys, keys_of
 from corral_server.gateway.directory.kubernetes import KubeSettings
 from corral_server.wire.errors import ApiError
 from tests.gateway.test_keys import ALICE, bearer, key_file
@@ -186,7 +187,7 @@ HOSTILE = {
     "early": f'keys: [{{name: a, sha256: "{"ab" * 32}", expires: "0001-01-01T00:00:00+23:59"}}]',
     "patterns": f'keys: [{{name: a, sha256: "{"ab" * 32}", models: [{"a*, " * 100}]}}]',
     "tag": "keys: !!python/object/apply:os.system ['true']",
-    "size": "#" * (MAX_BYTES + 4),
+    "size": "#" * (MAX_SECRET_BYTES + 4),
     "empty": "",
 }
 

@@ -26,6 +26,10 @@ SnapshotId = Annotated[StrictStr, Field(pattern="^[0-9a-f]{32}$")]
 ImagePath = Annotated[StrictStr, Field(max_length=1024)]
 Size = Annotated[StrictInt, Field(ge=0, le=_MAX_BYTES)]
 
+RESOLVE_ANNOTATION = "corral.dev/resolve-requested-at"
+"""Annotation of a Model with ``updatePolicy: Poll``: a time (RFC 3339). If its sources were last resolved before that
+time, they are resolved again at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPins:

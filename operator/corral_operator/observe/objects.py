@@ -16,7 +16,7 @@ from corral_core.base.quantities import ResourceAmounts
 from corral_core.base.timestamps import parse_timestamp
 from corral_core.contracts.demand import DemandEntry, parse_demand
 from corral_core.contracts.model_metadata import ModelMetadata, metadata_in_status
-from corral_core.contracts.source_resolution import SourceResolution, resolution_in_status
+from corral_core.contracts.source_resolution import RESOLVE_ANNOTATION, SourceResolution, resolution_in_status
 from corral_core.model.model import Model
 from corral_core.model.remote_sources import remote_sources
 from corral_core.model.resource import parse_model
@@ -68,6 +68,7 @@ class ModelObject:
 
     ``metadata`` is the model metadata in the status, None if the status has none that can be parsed. ``remote`` are
     the sources to pull, and ``resolution`` is what the status says of those of this or an earlier spec.
+    ``resolve_requested`` is the time at which a user asked for another resolution, in Unix seconds (an annotation).
     """
 
     meta: Meta
@@ -81,6 +82,7 @@ class ModelObject:
     metadata: ModelMetadata | None = None
     remote: tuple[str, ...] = ()
     resolution: SourceResolution | None = None
+    resolve_requested: float | None = None
 
     @property
     def inspected(self) -> bool:
@@ -222,6 +224,7 @@ def parse_model_object(raw: JsonObject) -> ModelObject:
         metadata=metadata_in_status(status),
         remote=remote_sources(model.spec) if model is not None else (),
         resolution=resolution_in_status(status),
+        resolve_requested=_time(raw, "metadata", "annotations", RESOLVE_ANNOTATION),
     )
 
 

@@ -8,6 +8,7 @@
 - With ``updatePolicy: Poll`` a source is resolved again, without its pin, when the time in the status is old enough.
   The pod is identified by that time, so it ends when the status has the next one. What it reports of a new version is
   known as long as it exists, so it stays until that version is pulled; if no puller gets on, the next poll replaces it.
+- The annotation ``RESOLVE_ANNOTATION`` ends the interval: a user asks for the resolution now.
 - With ``updatePolicy: OnRestart`` the pod exists as long as the start from zero replicas, and until the status has the
   new version (``pulling.restarts``).
 """
@@ -116,8 +117,15 @@ class Inspection:
         return (puller is not None and puller.active) or not self._passed(item, update.resolved_at, interval)
 
     def _passed(self, item: ModelObject, since: str, interval: float) -> bool:
-        """Return whether the interval has passed since this time; if not, reconcile the Model when it has."""
-        left = (parse_timestamp(since) or 0.0) + interval - self._wall_clock()
+        """Return whether the interval has passed since this time, or a user has asked since for another resolution.
+
+        If not, reconcile the Model when the interval has passed.
+        """
+        resolved_at, now = parse_timestamp(since) or 0.0, self._wall_clock()
+        left = resolved_at + interval - now
+        requested = item.resolve_requested
+        if requested is not None and resolved_at < requested <= now:
+            return True
         if left > 0:
             self._requeue(item.meta.key, left)
         return left <= 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from corral_core.base.json_fields import get_object, get_objects, get_str, get_value
 from corral_core.base.timestamps import parse_timestamp
-from corral_core.contracts.source_resolution import ResolvedPins
+from corral_core.contracts.source_resolution import RESOLVE_ANNOTATION, ResolvedPins
 from corral_core.contracts.termination_message import encode_metadata
 from corral_core.planning.snapshot import Decision
 from corral_kube.errors import Forbidden
@@ -189,6 +189,30 @@ async def test_a_polled_source_is_resolved_again_when_its_time_is_old(kube: Fake
     assert "CORRAL_PINS" not in str(kube.objects[pod]), "its pin is not kept"
     assert await reconcile(13, "2026-01-01T00:00:00Z") == [pod]
     assert await reconcile(14, "2026-01-01T01:00:00Z") == [], "the status has the result"
+
+
+@pytest.mark.parametrize(
+    ("requested", "pods"),
+    [
+        ("2026-01-01T00:10:00Z", ["model-tiny-info"]),
+        ("2026-01-01T00:00:00Z", []),  # before the last resolution
+        ("2026-01-01T00:30:00Z", []),  # in the future: it would be resolved again and again until then
+        ("now", []),
+    ],
+)
+async def test_a_user_can_ask_for_the_resolution_of_a_polled_source(
+    kube: FakeKube, clock: ManualClock, requested: str, pods: list[str]
+) -> None:
+    now, state = parse_timestamp("2026-01-01T00:20:00Z") or 0.0, ClusterState(clock=clock)
+    inspection = Inspection(
+        kube, state, RunnerDefaults(), limit=4, requeue=lambda *_: None, clock=clock, wall_clock=lambda: now
+    )
+    source = replace(pull_samples.PULLED, resolved_at="2026-01-01T00:05:00Z")
+    raw = pull_samples.model(source=source, spec={"updatePolicy": "Poll"})
+    raw["metadata"] = {**get_object(raw, "metadata"), "annotations": {RESOLVE_ANNOTATION: requested}}
+    state.apply(Kind.MODELS, raw)
+    await inspection.reconcile(parse_model_object(raw))
+    assert [path.rpartition("/")[2] for path in kube.objects if "/pods/" in path] == pods
 
 
 async def test_first_inspections_go_before_those_of_polled_sources(kube: FakeKube, clock: ManualClock) -> None:

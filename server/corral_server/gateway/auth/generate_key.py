@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from corral_server.gateway.auth.key_file import InvalidKeyFile, generate_key, parse_keys
+from corral_core.contracts.api_keys import generate_key
+from corral_server.gateway.auth.key_file import InvalidKeyFile, parse_keys
 
 
 def main(arguments: Sequence[str]) -> int:

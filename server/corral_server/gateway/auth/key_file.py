@@ -14,16 +14,13 @@
         secondsPerRequest: 120                # default: the Model's limit
         createModels: false                   # default: as CORRAL_MODELS_CREATE says
 
-The file contains only the SHA-256 of each key. Unlike for passwords this is sufficient: a key is 256 random bits and
-cannot be guessed, so a slow hash would only slow down the gateway.
+The file contains only the SHA-256 of each key (``corral_core.contracts.api_keys``).
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,12 +28,10 @@ from datetime import datetime
 import yaml
 
 from corral_core.base.errors import CorralError
+from corral_core.contracts.api_keys import KEY_NAME
 from corral_core.model.name_index import EVERYWHERE, Scope
 from corral_server.wire.request_limits import NO_REQUEST_LIMITS, RequestLimits
 
-PREFIX = "corral_"
-_SEPARATOR = "."
-"""Follows the namespace in a key; neither a namespace nor the random part has it."""
 _FIELDS = (
     "name",
     "sha256",
@@ -112,23 +107,6 @@ class ApiKey:
         return short in self.models or any(matches.match(name) is not None for matches in self._matchers)
 
 
-def generate_key(namespace: str = "") -> tuple[str, str]:
-    """Return a new key and its SHA-256 in hexadecimal. ``namespace`` is the one whose Secret has the key, if any."""
-    owner = f"{namespace}{_SEPARATOR}" if namespace else ""
-    key = PREFIX + owner + secrets.token_urlsafe(32)
-    return key, key_digest(key.encode()).hex()
-
-
-def key_namespace(key: bytes) -> str:
-    """Return the namespace that the text of a key names, empty for none."""
-    owner, separator, _ = key.decode("latin-1").removeprefix(PREFIX).partition(_SEPARATOR)
-    return owner if separator else ""
-
-
-def key_digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
 def parse_keys(text: str, *, namespace: str = "") -> tuple[ApiKey, ...]:
     """Parse a key file, or with ``namespace`` an item of the Secret of that namespace.
 
@@ -180,7 +158,7 @@ def _key(number: int, entry: object) -> ApiKey:
     if unknown:
         raise InvalidKeyFile(f"key {number} has an unknown field; allowed are {', '.join(_FIELDS)}")
     name, digest = entry.get("name"), entry.get("sha256")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", name):
+    if not isinstance(name, str) or not KEY_NAME.fullmatch(name):
         raise InvalidKeyFile(f"key {number}: name must be 1 to 63 letters, digits, '.', '_' or '-'")
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise InvalidKeyFile(

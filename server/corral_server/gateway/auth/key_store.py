@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from corral_core.base.errors import CorralError, InvalidSetting
-from corral_server.gateway.auth.key_file import ApiKey, key_digest, key_namespace, parse_keys
+from corral_core.contracts.api_keys import key_digest, key_namespace
+from corral_server.gateway.auth.key_file import ApiKey, parse_keys
 from corral_server.system.file_changes import FileChanges
 from corral_server.wire.errors import ApiError
 

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 
 from corral_core.base.json_fields import JsonObject, get_object, get_str
 from corral_core.base.json_log import error_location
+from corral_core.contracts.api_keys import MAX_SECRET_BYTES
 from corral_kube.calls import APICallMetrics
 from corral_kube.client import connect
 from corral_kube.list_watch import ListerWatcher, ListWatch
@@ -26,8 +27,6 @@ from corral_server.gateway.auth.key_file import ApiKey, InvalidKeyFile, parse_ke
 from corral_server.gateway.auth.key_store import KeyStore
 from corral_server.gateway.directory.kubernetes import KubeSettings
 
-MAX_BYTES = 16 * 1024
-"""Bytes of all items of a Secret: about a hundred keys."""
 PAUSE_FACTOR = 20
 """Parsing pauses for this many times the time that the last Secret took."""
 
@@ -142,8 +141,8 @@ async def open_namespace_keys(
 def keys_of(namespace: str, secret: JsonObject) -> list[ApiKey]:
     """Return the keys of a namespace's Secret. Raises InvalidKeyFile."""
     data = get_object(secret, "data")
-    if sum(len(item) for item in data.values() if isinstance(item, str)) * 3 // 4 > MAX_BYTES:
-        raise InvalidKeyFile(f"the Secret is larger than {MAX_BYTES} bytes")
+    if sum(len(item) for item in data.values() if isinstance(item, str)) * 3 // 4 > MAX_SECRET_BYTES:
+        raise InvalidKeyFile(f"the Secret is larger than {MAX_SECRET_BYTES} bytes")
     keys: list[ApiKey] = []
     for item in data.values():
         try:
