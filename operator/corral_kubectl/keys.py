@@ -52,7 +52,7 @@ class KeySecret:
         return cls(path, namespace, name, found, {item: _text(value) for item, value in data.items()})
 
     async def write(self, kube: KubeClient, items: Mapping[str, str]) -> None:
-        """Write these items, if nobody has changed the Secret since it was read. Raises KubeError (Conflict)."""
+        """Write these items, if the Secret has not changed since it was read. Raises KubeError (Conflict)."""
         if sum(len(text.encode()) for text in items.values()) > MAX_SECRET_BYTES:
             raise CommandFailed(f"Secret {self.name} would have more than {MAX_SECRET_BYTES} bytes: delete a key first")
         data = {item: base64.b64encode(text.encode()).decode() for item, text in items.items()}

@@ -35,6 +35,6 @@ def test_of_a_runner_that_pulls_it_is_the_container_that_pulls() -> None:
     assert log_source([pulled], "llama").container == "runner"
 
 
-def test_without_a_pod_the_user_is_told_where_to_look() -> None:
+def test_without_a_pod_the_error_names_the_command_that_explains_it() -> None:
     with pytest.raises(CommandFailed, match="kubectl corral why llama"):
         log_source([], "llama")
