@@ -72,9 +72,7 @@ def parser() -> argparse.ArgumentParser:
     gateway = [_gateway()]
     load = add("load", commands.load, "load a Model and wait until it is loaded", parents=gateway)
     _add_model(load)
-    load.add_argument(
-        "--keep-alive", metavar="DURATION", help="time that it stays loaded, such as 30m; -1: never unloaded"
-    )
+    load.add_argument("--keep-alive", metavar="DURATION", help="time that it stays loaded: 30m; -1 for no limit")
     _add_model(add("unload", commands.unload, "unload a Model when its requests have ended", parents=gateway))
     _add_model(add("pull", commands.pull, "pull the weights, or look for a new version of them now", parents=gateway))
     _add_keys(subcommands, common)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from corral_server.gateway.auth.key_file import generate_key
+from corral_core.contracts.api_keys import generate_key
 from tests.cluster.api import MODELS, Object, at
 from tests.cluster.cluster import Cluster
 from tests.cluster.fake_kubelet import ANNOTATION

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from corral_server.gateway.auth.key_file import key_digest
+from corral_core.contracts.api_keys import key_digest
 from corral_server.gateway.auth.key_store import KeyStore
 from corral_server.gateway.directory.directory import ModelEntry
 from corral_server.gateway.http_server.tls import TlsFiles

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from corral_core.base.json_fields import get_object, get_objects, get_str, get_value
 from corral_core.base.timestamps import parse_timestamp
 from corral_core.contracts.source_resolution import RESOLVE_ANNOTATION, ResolvedPins
