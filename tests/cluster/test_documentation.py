@@ -72,8 +72,7 @@ def _corral_releases() -> list[Command]:
 def _values(command: Command, folder: Path) -> list[str]:
     """Return the options with the command's values; a file that the page shows is written to ``folder``.
 
-    Other files that do not exist are left out: those that an earlier command writes, or for which the page offers several
-    blocks of values.
+    Other files that do not exist are left out: those that an earlier command writes, or that the page shows in parts.
     """
     found: list[str] = []
     for option, value in zip(command.words, command.words[1:], strict=False):
