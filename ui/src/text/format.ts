@@ -18,12 +18,18 @@ export function percent(completed: number, total: number | null): number | null 
   return total && total > 0 ? Math.min(100, Math.floor((100 * completed) / total)) : null;
 }
 
+/** A Model's name without the tag that Ollama's API adds to names without one. */
+export function shortName(name: string): string {
+  return name.replace(/:latest$/, "");
+}
+
 export function plural(count: number, noun: string): string {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** 41.27 → "41", 4.13 → "4.1". */
 export function rate(perSecond: number): string {
+  if (perSecond === 0) return "0";
   return perSecond >= 10 ? Math.round(perSecond).toLocaleString("en") : perSecond.toFixed(1);
 }
 

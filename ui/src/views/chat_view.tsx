@@ -6,7 +6,7 @@ import { canChat, type Model } from "../api/models.ts";
 import type { Conversation } from "../state/use_conversation.ts";
 import { chatHash } from "../state/use_route.ts";
 import { useSetting } from "../state/use_setting.ts";
-import { rate } from "../text/format.ts";
+import { rate, shortName } from "../text/format.ts";
 import { Announcer } from "./announcer.tsx";
 import { Composer } from "./composer.tsx";
 import { PlusIcon } from "./icons.tsx";
@@ -35,11 +35,11 @@ export function ChatView({ models, name, conversation }: Props) {
         <label>
           <span class="hidden">Model</span>
           <select value={chosen} onChange={(event) => location.assign(chatHash(event.currentTarget.value))}>
-            {chosen && !model && <option value={chosen}>{chosen}</option>}
+            {chosen && !model && <option value={chosen}>{shortName(chosen)}</option>}
             {!chosen && <option value="">No Model</option>}
             {chatting.map((each) => (
               <option key={each.name} value={each.name}>
-                {each.name}
+                {shortName(each.name)}
               </option>
             ))}
           </select>
@@ -77,7 +77,7 @@ function Empty({ name, known }: { name: string; known: boolean }) {
   if (!name) return <p class="empty">{known ? "There is no Model that can chat." : "Connecting to the gateway…"}</p>;
   return (
     <div class="empty">
-      <p class="big">{name}</p>
+      <p class="big">{shortName(name)}</p>
       <p>Ask something. If the model is not loaded, the first request loads it.</p>
     </div>
   );

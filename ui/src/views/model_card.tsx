@@ -5,7 +5,7 @@ import { canChat, isLoaded, type Model } from "../api/models.ts";
 import { useAction } from "../state/use_action.ts";
 import { useNow } from "../state/use_now.ts";
 import { chatHash } from "../state/use_route.ts";
-import { bytes, plural, rate, until } from "../text/format.ts";
+import { bytes, plural, rate, shortName, until } from "../text/format.ts";
 import { phaseTone } from "../text/progress.ts";
 import { PhaseBadge } from "./phase_badge.tsx";
 import { PullProgress } from "./pull_progress.tsx";
@@ -21,7 +21,7 @@ export function ModelCard({ model, apiKey, onUnauthorized }: Props) {
   return (
     <article class="card" aria-labelledby={id}>
       <header>
-        <h2 id={id}>{model.name}</h2>
+        <h2 id={id}>{shortName(model.name)}</h2>
         <PhaseBadge phase={model.phase} />
       </header>
       <Facts model={model} />
@@ -35,7 +35,7 @@ export function ModelCard({ model, apiKey, onUnauthorized }: Props) {
 
 /** The phases that mean all is well explain themselves. */
 function shownReason(model: Model): boolean {
-  return model.reason !== "" && model.phase !== "Ready" && model.phase !== "Pulling";
+  return model.reason !== "" && model.phase !== "Ready" && !(model.phase === "Pulling" && model.pull);
 }
 
 function Facts({ model }: { model: Model }) {
@@ -52,7 +52,7 @@ function Facts({ model }: { model: Model }) {
   return (
     <>
       <p class="facts">{facts.join(" · ")}</p>
-      {other.length > 0 && <p class="facts">Also named {other.join(", ")}</p>}
+      {other.length > 0 && <p class="facts">Also named {other.map(shortName).join(", ")}</p>}
       {abilities.length > 0 && (
         <ul class="chips" aria-label="Capabilities">
           {abilities.map((name) => (
@@ -71,8 +71,8 @@ function Figures({ model }: { model: Model }) {
     <dl class="figures">
       <Figure name="Tokens/s">{model.tokensPerSecond === null ? null : rate(model.tokensPerSecond)}</Figure>
       <Figure name="Requests">{requests(model)}</Figure>
-      <Figure name="Memory">{model.memoryBytes === null ? null : bytes(model.memoryBytes)}</Figure>
-      <Figure name="GPUs">{gpus(model)}</Figure>
+      <Figure name="Memory">{model.memoryBytes ? bytes(model.memoryBytes) : null}</Figure>
+      <Figure name="GPUs">{isLoaded(model) ? gpus(model) : null}</Figure>
       <Figure name="Replicas">{isLoaded(model) ? `${model.replicasReady} of ${model.replicas}` : null}</Figure>
       <Figure name="Unloads">{unloads}</Figure>
       <Figure name={model.nodes.length > 1 ? "Nodes" : "Node"} wide>
@@ -108,6 +108,7 @@ function gpus(model: Model): string | null {
 function Actions({ model, apiKey, onUnauthorized }: Props) {
   const action = useAction(model, apiKey, onUnauthorized);
   const loaded = isLoaded(model);
+  const name = shortName(model.name);
   return (
     <footer>
       {action.error && (
@@ -117,12 +118,12 @@ function Actions({ model, apiKey, onUnauthorized }: Props) {
       )}
       <div class="actions">
         {canChat(model) && (
-          <a class="button primary" href={chatHash(model.name)} aria-label={`Chat with ${model.name}`}>
+          <a class="button primary" href={chatHash(model.name)} aria-label={`Chat with ${name}`}>
             Chat
           </a>
         )}
         {action.running === "load" ? (
-          <button type="button" onClick={action.cancel} aria-label={`Cancel the load of ${model.name}`}>
+          <button type="button" onClick={action.cancel} aria-label={`Cancel the load of ${name}`}>
             <span class="spinner" /> Cancel
           </button>
         ) : (
@@ -130,7 +131,7 @@ function Actions({ model, apiKey, onUnauthorized }: Props) {
             type="button"
             disabled={action.running !== null}
             onClick={loaded ? action.unload : action.load}
-            aria-label={`${loaded ? "Unload" : "Load"} ${model.name}`}
+            aria-label={`${loaded ? "Unload" : "Load"} ${name}`}
           >
             {loaded ? "Unload" : "Load"}
           </button>

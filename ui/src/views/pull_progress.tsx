@@ -1,7 +1,7 @@
 /** Progress of a pull, as a bar and in words. */
 
 import type { Model } from "../api/models.ts";
-import { percent } from "../text/format.ts";
+import { percent, shortName } from "../text/format.ts";
 import { pullText } from "../text/progress.ts";
 
 export function PullProgress({ model }: { model: Model }) {
@@ -9,7 +9,11 @@ export function PullProgress({ model }: { model: Model }) {
   const share = percent(model.pull.completedBytes, model.pull.totalBytes);
   return (
     <div class="pull">
-      <progress max={100} {...(share === null ? {} : { value: share })} aria-label={`Pull of ${model.name}`} />
+      <progress
+        max={100}
+        {...(share === null ? {} : { value: share })}
+        aria-label={`Pull of ${shortName(model.name)}`}
+      />
       <span>Pulled {pullText(model)}</span>
     </div>
   );

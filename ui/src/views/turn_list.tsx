@@ -6,7 +6,7 @@ import type { Model } from "../api/models.ts";
 import type { ModelTurn, Turns, UserTurn } from "../state/conversation.ts";
 import { pictureUrl } from "../state/pictures.ts";
 import { useNow } from "../state/use_now.ts";
-import { percent, plural, rate, seconds } from "../text/format.ts";
+import { percent, plural, rate, seconds, shortName } from "../text/format.ts";
 import { Markdown } from "../text/markdown.tsx";
 import { waitText } from "../text/progress.ts";
 
@@ -65,7 +65,7 @@ function Answer({ turn, model, again }: AnswerProps) {
   const ended = turn.state !== "waiting" && turn.state !== "streaming";
   return (
     <div class="answer" aria-busy={!ended}>
-      <p class="author">{turn.model}</p>
+      <p class="author">{shortName(turn.model)}</p>
       {turn.state === "waiting" && <Waiting model={model} />}
       {turn.thinking && <Thinking turn={turn} />}
       {turn.text && <Markdown text={turn.text} />}

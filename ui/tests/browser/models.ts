@@ -48,7 +48,7 @@ export function examples(now: number): Model[] {
       pending: 1,
       pull: { completedBytes: 3_510_000_000, totalBytes: 8_150_000_000 },
     }),
-    model(),
+    model({ name: "llama3.2:latest", reason: "inactive: no pending requests" }),
     model({
       name: "nomic-embed-text",
       family: "nomic-bert",
