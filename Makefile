@@ -38,17 +38,24 @@ NO_GUESSES := $(addprefix --disable-plugin ,KeywordDetector HexHighEntropyString
 # `make test` and `make check` run two of their parts at once; the output of a part is printed when it ends.
 PARTS := $(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target
 
-.PHONY: help set-up demo docs test test-fast test-local test-cluster test-node images package charts check check-types \
+.PHONY: help set-up demo ui page docs test test-fast test-local test-cluster test-node images package charts check check-types \
 	check-rest lock format wheel vulkan clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.corral-serve ## Serve a small model and ask it a question; ONCE=1 exits after the answer, PORT=n sets the port
+demo: $(VENV)/.corral-serve page ## Serve a small model and ask it a question; ONCE=1 exits after the answer, PORT=n sets the port
 	@$(BIN)/python scripts/demo.py $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-set-up: $(VENV)/.corral-dev ## Install everything that checks and tests need, in .venv
+set-up: $(VENV)/.corral-dev page ## Install everything that checks and tests need, in .venv
+
+ui: ## Build the web page of the gateway, with Node.js, and put it where the gateway serves it from
+	@$(PYTHON) scripts/ui.py
+
+# The same for targets that go on without it: a gateway without the page works.
+page:
+	@$(PYTHON) scripts/ui.py --optional
 
 test: check ## Run the checks and every test that this machine supports
 	@$(PARTS) test-cluster test-local
@@ -56,22 +63,22 @@ test: check ## Run the checks and every test that this machine supports
 test-fast: $(VENV)/.corral-dev ## Run the tests that take less than a minute
 	$(BIN)/python -m pytest -m "$(FAST)"
 
-test-local: $(VENV)/.corral-dev ## Run the tests that need no Kubernetes
+test-local: $(VENV)/.corral-dev page ## Run the tests that need no Kubernetes
 	$(BIN)/python -m pytest -m "not cluster and not node"
 
-test-cluster: $(VENV)/.corral-dev ## Run only the tests with a real Kubernetes API server or node
+test-cluster: $(VENV)/.corral-dev page ## Run only the tests with a real Kubernetes API server or node
 	$(BIN)/python -m pytest -m "cluster or node"
 
-test-node: $(VENV)/.corral-dev ## Run only the tests on a real node: images, Helm release, kubelet
+test-node: $(VENV)/.corral-dev page ## Run only the tests on a real node: images, Helm release, kubelet
 	$(BIN)/python -m pytest -m node
 
 docs: $(VENV)/.corral-dev ## Build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-images: ## Build the images as OCI archives in dist/, with docker or buildah; BASE=image sets the base image, IMAGES= names others
+images: page ## Build the images as OCI archives in dist/, with docker or buildah; BASE=image sets the base image, IMAGES= names others
 	$(PYTHON) scripts/images.py $(IMAGES) $(if $(BASE),--base $(BASE))
 
-package: $(BIN)/uv ## Build the source distribution and the wheel in dist/; build tools are checked by their hashes
+package: $(BIN)/uv ui ## Build the source distribution and the wheel in dist/; build tools are checked by their hashes
 	@$(UV_INDEX) $(BIN)/uv build --out-dir dist --build-constraints requirements/compiler.txt --require-hashes
 
 charts: ## Package the Helm charts in dist/; REGISTRY=host/path becomes the default of image.registry in them

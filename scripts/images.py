@@ -14,6 +14,7 @@ usage: images.py [--output DIR] [--base IMAGE] [--engine docker|buildx|buildah] 
 - Cached wheels and backends of this machine are passed to the build (the Dockerfile's stages ``wheels``,
   ``vulkan-cache`` and ``cuda-cache``), which uses those that match the C library of the base image.
 - CUDA_ARCHITECTURES is the list of architectures of ``runner-cuda`` (``scripts/llama_cuda.py``).
+- The images have the web page if ``scripts/ui.py`` has built it before, as ``make images`` does.
 - A certificate authority for the package registries is read from PIP_CERT or SSL_CERT_FILE, and not kept in the image.
 """
 

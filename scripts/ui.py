@@ -55,7 +55,7 @@ def provide() -> None:
         if not page.is_dir():
             page = _build()
         page.touch()
-        _copy(page, TARGET)
+        put(page, TARGET)
 
 
 def provide_if_possible() -> None:
@@ -97,6 +97,16 @@ def run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) ->
         raise UIError(f"{' '.join(command)} failed:\n" + "\n".join(lines))
 
 
+def put(page: Path, target: Path) -> None:
+    """Make ``target`` equal to the built page, file by file; what is equal already is not written."""
+    wanted = {path.relative_to(page): path for path in page.rglob("*") if path.is_file()}
+    for name in sorted(wanted, key=lambda name: name.name == "index.html"):  # the index last
+        _replace(target / name, wanted[name].read_bytes())
+    for path in target.rglob("*"):
+        if path.is_file() and path.relative_to(target) not in wanted:
+            path.unlink()
+
+
 def _build() -> Path:
     """Build from a copy of the sources, so that an edit during the build cannot get into a page with another key."""
     with workspace() as (sources, environment):
@@ -134,15 +144,6 @@ def _install(folder: Path) -> None:
         run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], made, os.environ)
         made.rename(folder)
     _remove_old("packages-*")
-
-
-def _copy(page: Path, target: Path) -> None:
-    wanted = {path.relative_to(page): path for path in page.rglob("*") if path.is_file()}
-    for name in sorted(wanted, key=lambda name: name.name == "index.html"):  # the index last
-        _replace(target / name, wanted[name].read_bytes())
-    for path in target.rglob("*"):
-        if path.is_file() and path.relative_to(target) not in wanted:
-            path.unlink()
 
 
 def _replace(path: Path, content: bytes) -> None:

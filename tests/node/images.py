@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts import ui
 from scripts.llama_wheel import cache_dir
 from tests.node import node_config
 
@@ -47,6 +48,7 @@ class ImagesError(Exception):
 def archives(report: Report | None = None) -> list[Path]:
     """Return the archives; build missing ones. Raises ImagesError."""
     say = report or (lambda line: None)
+    ui.provide_if_possible()  # before the digests: the images contain the page
     files = {"pause": _archive("pause", [ROOT / "tests/node/pause.c"])}
     files |= {name: _archive(name, [ROOT / part for part in parts]) for name, parts in _PARTS.items()}
     if any(not path.exists() for path in files.values()):

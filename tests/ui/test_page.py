@@ -17,7 +17,7 @@ from tests.ui.conftest import Workspace
 
 pytestmark = [pytest.mark.process, pytest.mark.clients]
 
-NODE_TEST = ("node", "--test", "--test-reporter=spec", "--test-timeout=150000")
+NODE_TEST = ("node", "--test", "--test-reporter=spec", "--test-timeout=240000")
 """The failures are at the end of this reporter's output. The limit, in milliseconds, is for a file of tests as well."""
 
 

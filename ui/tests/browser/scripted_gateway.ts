@@ -13,8 +13,8 @@ import type { ChatChunk } from "../../src/api/chat.ts";
 import type { Model } from "../../src/api/models.ts";
 
 export const PREFIX = "/team/llm";
-/** The gateway's policy, with which the tests with `corral serve` check the page as well. */
-const POLICY =
+/** The policy of the real gateway, as `served.test.ts` checks. */
+export const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const TYPES: Readonly<Record<string, string>> = {
