@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts import images, release
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = """# Changelog
@@ -166,3 +170,62 @@ def test_the_source_distribution_has_the_license_and_the_changelog_and_no_tests(
     names = {path.name for path in (packages / f"corral-{release.version()}").iterdir()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "operator", "server", "scripts"} <= names
     assert not {"tests", "docs", "bench", ".github"} & names
+
+
+@pytest.fixture(scope="module")
+def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of programs of a new environment with the wheel.
+
+    The packages that it requires are those of this environment: a path in a ``.pth`` file adds them, but not the
+    checkout, which another ``.pth`` file adds here (``site`` reads none in the added folder).
+    """
+    environment = tmp_path_factory.mktemp("installed") / "venv"
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True, timeout=120)
+    wheel = packages / f"corral-{release.version()}-py3-none-any.whl"
+    install = [*uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(environment), str(wheel)]
+    subprocess.run(install, check=True, timeout=120)
+    (folder,) = environment.glob("lib/python*/site-packages")
+    (folder / "requirements.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return environment / "bin"
+
+
+@pytest.mark.process
+def test_the_installed_package_has_its_programs_and_serves_a_request(installed: Path, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OLLAMA_", "CORRAL_"))}
+    mine = {
+        "HOME": str(tmp_path),
+        "XDG_STATE_HOME": "",
+        "XDG_CACHE_HOME": "",
+        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+    }
+
+    def corral(*arguments: str) -> str:
+        done = subprocess.run(
+            [installed / "corral", *arguments],
+            cwd=tmp_path,
+            env=kept | mine,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert corral("--version") == f"corral {release.version()}\n"
+    assert {"corral", "corral-gateway", "corral-operator", "corral-runner"} <= {
+        path.name for path in installed.iterdir()
+    }
+    assert f"corral {release.version()} with all of corral[serve]" in corral("doctor")
+    try:
+        assert corral("ls").split() == ["NAME", "ID", "SIZE", "MODIFIED", "STATE"]
+        assert str(installed.parent) in _command_line(tmp_path / ".local/state/corral")
+    finally:
+        corral("stop", "--server")
+
+
+def _command_line(state: Path) -> str:
+    """Return the command line of the server that a command has started."""
+    (file,) = state.glob("server-*.pid")
+    return " ".join(psutil.Process(int(file.read_text())).cmdline())
