@@ -20,8 +20,8 @@ PAGE = ROOT / "docs/reference/cli.md"
 _HEAD = """\
 # The command `corral`
 
-`pip install 'corral[serve]'` installs it ([laptop.md](../getting-started/laptop.md)). The commands that need a server
-use the one at `OLLAMA_HOST`, `http://127.0.0.1:11434` without it, and send the API key in `OLLAMA_API_KEY`. If nothing
+The package's extra `serve` installs it ([laptop.md](../getting-started/laptop.md)). The commands that need a server use
+the one at `OLLAMA_HOST`, `http://127.0.0.1:11434` without it, and send the API key in `OLLAMA_API_KEY`. If nothing
 listens at an address of this machine, they start a server there; `ps`, `stop` and `logs` do not.
 
 The exit status is 0 on success, 1 on an error, 2 for a wrong command line, and 130 after Ctrl-C. `corral run` without a
