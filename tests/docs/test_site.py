@@ -13,6 +13,8 @@ import pytest
 
 from tests.docs.snippets import DOCS, ROOT
 
+pytestmark = pytest.mark.slow
+
 ASSETS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "use": "href"}
 """Attribute with the address of what a browser loads, by the element."""
 _STYLE_URL = re.compile(r"url\(\s*['\"]?(?:https?:)?//|@import\s+['\"]?(?:https?:)?//")
