@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from corral_core.model.resource import parse_model
+from corral_kubectl.main import parser as plugin_parser
 from corral_server.local.cli.parser import build_parser
 from tests.docs import snippets
 from tests.docs.snippets import SHELL, Block, Command, Manifest
@@ -100,6 +101,13 @@ def test_every_command_line_of_corral_parses(command: Command) -> None:
     named_only = command.inline and len(command.words) == 2  # such as `corral pull`, without its arguments
     arguments = [*command.words[1:], *(["--help"] if named_only else [])]
     assert _exit_code(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in snippets.commands("kubectl") if one.words[1] == "corral" and not one.inline], ids=str
+)
+def test_every_command_line_of_the_kubectl_plugin_parses(command: Command) -> None:
+    assert plugin_parser().parse_args(command.words[2:])
 
 
 @pytest.mark.parametrize("block", snippets.all_blocks(SHELL), ids=str)
