@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.child_processes import minimal_environment
 from tests.cluster.cluster import Cluster
-from tests.cluster.installation import Gateway, Installation
+from tests.cluster.installation import START_TIMEOUT, Gateway, Installation
 from tests.cluster.test_peers import own_address
 from tests.support.waiting import until
 
@@ -62,7 +62,7 @@ def test_a_model_is_loaded_explained_and_unloaded_through_the_api_server(corral:
 
     assert "`kubectl corral load tiny` loads it now" in output(corral, "why", "tiny")
     assert "is loaded" in output(corral, "load", "small:1b")
-    until(lambda: corral.phase("tiny") == "Ready", 30, what="the phase Ready", interval=0.1)
+    until(lambda: corral.phase("tiny") == "Ready", START_TIMEOUT, what="the phase Ready", interval=0.1)
     head, line = output(corral, "status").splitlines()
     assert head.split()[:3] == ["NAME", "PHASE", "READY"]
     assert line.split()[:4] == ["tiny", "Ready", "True", "1/1"]
@@ -83,7 +83,7 @@ def test_created_keys_open_the_gateway_and_deleted_ones_do_not(corral: Installat
     gateway = corral.start_gateway(host=own_address(), CORRAL_API_KEYS_SECRET="corral-api-keys")
     serve(corral.cluster, corral.namespace, "corral", gateway)
     one, two = (output(corral, "keys", "create", name, "--allow", "tiny").strip() for name in ("one", "two"))
-    until(lambda: status(gateway, one) == 200 and status(gateway, two) == 200, 30, what="the keys")
+    until(lambda: status(gateway, one) == 200 and status(gateway, two) == 200, 60, what="the keys")
     listed = output(corral, "keys", "list")
     assert [line.split()[:2] for line in listed.splitlines()[1:]] == [["one", "tiny"], ["two", "tiny"]]
     assert one not in listed
@@ -94,10 +94,10 @@ def test_created_keys_open_the_gateway_and_deleted_ones_do_not(corral: Installat
     assert "is suspended" in direct.stderr, "the gateway has accepted the key"
 
     output(corral, "keys", "delete", "one")
-    until(lambda: status(gateway, one) == 401, 30, what="the end of the key")
+    until(lambda: status(gateway, one) == 401, 60, what="the end of the key")
     assert status(gateway, two) == 200
 
 
 def status(gateway: Gateway, key: str) -> int:
     headers = {"authorization": f"Bearer {key}"}
-    return httpx.get(f"{gateway.url}/api/tags", headers=headers, timeout=10, trust_env=False).status_code
+    return httpx.get(f"{gateway.url}/api/tags", headers=headers, timeout=30, trust_env=False).status_code

@@ -35,7 +35,7 @@ class Events:
     async def block(self) -> list[str]:
         """Return the lines of the next event or comment. Raises StopAsyncIteration at the end of the stream."""
         lines: list[str] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while line := await anext(self._lines):
                 lines.append(line)
         return lines
@@ -126,7 +126,7 @@ async def test_a_stream_ends_when_its_key_is_no_longer_valid(tmp_path: Path) -> 
             tags = await gateway.http.get("/api/tags", headers=bearer(ALICE))
             return not tags.json()["models"]
 
-        await auntil(reloaded, what="the keys are read again")
+        await auntil(reloaded, 60, what="the keys are read again")
         assert await alice.ended()
         directory.put(entry("big"))
         assert await bob.names() == ["tiny:latest", "big:latest"]
@@ -145,7 +145,7 @@ async def test_streams_are_limited_and_a_closed_one_makes_room(monkeypatch: pyte
             refused = await gateway.http.get("/ui/events")
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
             assert "too many pages" in refused.json()["error"]
-        await auntil(lambda: open_streams(gateway) == 0, what="the streams are closed")
+        await auntil(lambda: open_streams(gateway) == 0, 60, what="the streams are closed")
         async with open_events(gateway) as events:
             assert await events.names() == ["tiny:latest"]
 
@@ -174,14 +174,14 @@ async def test_nothing_runs_without_an_open_page() -> None:
             before = {task.get_name() for task in asyncio.all_tasks()}
             async with open_events(gateway) as events:
                 await events.next()
-                await auntil(lambda: upstream.calls, what="the runner is followed")
+                await auntil(lambda: upstream.calls, 60, what="the runner is followed")
                 assert "events of pages" in {task.get_name() for task in asyncio.all_tasks()}
 
             def settled() -> bool:
                 names = {task.get_name() for task in asyncio.all_tasks()}
                 return not any(name.startswith(("stream of", "events of")) for name in names - before)
 
-            await auntil(settled, what="the tasks have ended")
+            await auntil(settled, 60, what="the tasks have ended")
     assert upstream.calls[0].path == "/activity?watch=true&interval=1"
 
 
@@ -194,14 +194,14 @@ async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.M
         _, writer = await gateway.connect()
         try:
             writer.write(raw_request("/ui/events", b"", method="GET"))
-            await auntil(lambda: open_streams(gateway) == 1, what="the stream is open")
+            await auntil(lambda: open_streams(gateway) == 1, 60, what="the stream is open")
 
             def ended() -> bool:
                 before = directory.states["default/tiny"]
                 directory.states["default/tiny"] = replace(before, replicas=before.replicas + 1)
                 return open_streams(gateway) == 0 and gateway.server.open_connections == 0
 
-            await auntil(ended, what="the connection is dropped")
+            await auntil(ended, 60, what="the connection is dropped")
         finally:
             writer.close()
 
