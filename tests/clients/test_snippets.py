@@ -115,9 +115,10 @@ print("routed:", len(router.embedding(model="all-minilm", input=["a", "b"]).data
     text = program("litellm.md", "python", models) + calls
     command = [str(clients_python), "-", json.dumps(config["model_list"])]
     printed = output(command, text, tmp_path, LITELLM_LOCAL_MODEL_COST_MAP="True")
-    assert "Paris" in printed.partition("routed:")[0]
-    assert "routed: The capital of France is Paris." in printed
-    assert "routed: 384" in printed
+    own, routed, embedded = printed.split("routed:")
+    assert "Paris" in own
+    assert "Paris" in routed
+    assert embedded.strip() == "384"
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_the_requests_of_continue_are_served(models: Served) -> None:
         said = "".join(part["message"]["content"] for part in lines("/api/chat", model=chat, messages=messages))
         assert "Paris" in said
         raw = lines("/api/generate", model=autocomplete, prompt="def add(a, b):", raw=True)
-        assert (raw[-1]["done"], raw[-1]["done_reason"]) == (True, "length")
+        assert raw[-1]["done"] is True
         vectors = http.post("/api/embed", json={"model": embeddings, "input": ["a", "b"]}).json()["embeddings"]
         assert [len(vector) for vector in vectors] == [384, 384]
 
