@@ -9,6 +9,7 @@ export default defineConfig(({ command }) => ({
     target: "es2022",
     assetsInlineLimit: 0, // the Content-Security-Policy of the gateway admits files, and no inline script or style
     modulePreload: { polyfill: false },
+    license: { fileName: "assets/licenses.txt" }, // of the libraries in the page: they ask for it
   },
   server: {
     proxy: { "/api": gateway, "/ui/events": gateway },
