@@ -75,9 +75,12 @@ export async function assertAccessible(page: Page, what: string): Promise<void> 
   assert.deepEqual(violations, [], what);
 }
 
-/** Return the number of pixels by which the page is wider than the window. */
+/** Return the number of pixels by which the page, or the conversation in it, is wider than its window. */
 export function overflow(page: Page): Promise<number> {
-  return page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  return page.evaluate(() => {
+    const windows = [document.documentElement, ...document.querySelectorAll(".scroller")];
+    return Math.max(...windows.map((each) => each.scrollWidth - each.clientWidth));
+  });
 }
 
 /** Wait until `condition` returns something truthy, and return it. */
