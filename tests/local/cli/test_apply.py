@@ -15,7 +15,7 @@ from tests.local.parts import document
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    return {"CORRAL_MODELS_FOLDER": str(tmp_path / "models")}
+    return {"CORRAL_MODELS_FOLDER": str(tmp_path / "models"), "CORRAL_STATE_FOLDER": str(tmp_path / "state")}
 
 
 def written(tmp_path: Path, name: str, text: str) -> Path:

@@ -69,7 +69,10 @@ def test_a_model_file_is_applied_run_shown_stopped_and_deleted(tmp_path: Path) -
         assert corral(environment, "stop", "smol").stderr == (
             "corral: 'smol' is not loaded; `corral ps` lists loaded models\n"
         )
-        assert corral(environment, "delete", "-f", str(file)).stdout == 'model.corral.dev "smol" deleted\n'
+        file.write_text(file.read_text().replace('"smol"', '"other"'))
+        assert corral(environment, "apply", str(file)).stdout == "model.corral.dev/other created\n"
+        assert "other:latest" in corral(environment, "ls").stdout, "it is served when the command has ended"
+        assert corral(environment, "delete", "-f", str(file)).stdout == 'model.corral.dev "other" deleted\n'
         assert pid_of(environment) is not None
 
 

@@ -2,21 +2,27 @@
 
 - The commands print what kubectl prints for the same files (kubectl: pkg/cmd/apply/apply.go, pkg/cmd/delete/delete.go).
 - Every document is checked before the first file is written.
-- A running server sees the changes at once; otherwise the next one does.
+- A running server sees the changes at once; otherwise the next one does. ``corral apply`` returns when the background
+  server lists the Models: a command that follows would have their names pulled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Final
 
 from corral_core.base.errors import CorralError, InvalidModel
 from corral_core.base.json_fields import JsonObject
 from corral_core.model.documents import load_documents
 from corral_core.model.model import Model
 from corral_core.model.name_index import lost_names
-from corral_core.model.resource import parse_model
+from corral_core.model.resource import client_names, parse_model
+from corral_server.local.background.server import BackgroundServer
+from corral_server.local.cli.api_client import RequestFailed, all_tags, client_errors, connect, server_url
 from corral_server.local.files import model_files, readable_models
 from corral_server.local.management.config import management_config
 from corral_server.local.management.model_documents import (
@@ -30,6 +36,9 @@ from corral_server.local.management.model_documents import (
 from corral_server.local.pulls.config import pull_config
 
 _RESOURCE = "model.corral.dev"
+_TIMEOUT: Final = 30.0
+_INTERVAL: Final = 0.05
+"""Seconds."""
 _STANDARD_INPUT = Path("-")
 
 
@@ -44,6 +53,7 @@ def apply(paths: Sequence[Path], environ: Mapping[str, str]) -> int:
     _check_names([model for model, _ in wanted.values()], folder)
     for key, (model, document) in wanted.items():
         print(f"{_RESOURCE}/{model.name} {_write(model_path(folder, key), key, document)}")
+    _wait_until_listed({client_names(model)[0] for model, _ in wanted.values()}, environ)
     return 0
 
 
@@ -65,6 +75,21 @@ def delete(paths: Sequence[Path], environ: Mapping[str, str]) -> int:
         else:
             print(f'{_RESOURCE} "{model.name}" deleted')
     return 1 if missing else 0
+
+
+def _wait_until_listed(names: Set[str], environ: Mapping[str, str]) -> None:
+    """Wait until the background server lists these names; a server that does not within ``_TIMEOUT`` is a warning."""
+    client = connect(start=False)
+    server = BackgroundServer(server_url(client), environ)
+    deadline = time.monotonic() + _TIMEOUT
+    with contextlib.suppress(RequestFailed), client_errors():  # a server with API keys, or one that ends now
+        while server.pid() is not None:
+            if names <= {str(tag.get("name")) for tag in all_tags(client)}:
+                return
+            if time.monotonic() > deadline:
+                print("warning: the server does not list the Models yet; see `corral logs`", file=sys.stderr)
+                return
+            time.sleep(_INTERVAL)
 
 
 def _folder(environ: Mapping[str, str]) -> Path:
