@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from corral_server.gateway.auth.key_file import key_digest
 from tests.cluster.api import at
 from tests.node.real_cluster import AUDITED
 from tests.node.release import CHART, COLD_START, IMAGES, NAME, NAMESPACE, Release
+from tests.support.authority import Authority
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
@@ -21,12 +25,12 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
     ids=["one namespace", "scaled", "ingress"],
 )
 def test_the_api_server_accepts_the_chart_with_these_values(release: Release, settings: list[str]) -> None:
-    flags = [word for setting in settings for word in ("--set", setting)]
+    flags = _set(*settings)
     shown = release.cluster.helm(
         "template", "other", str(CHART), "-n", NAMESPACE, "--kube-version", "1.36.0", *IMAGES, *flags
     )
     dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
-    assert "deployment.apps/other-gateway" in release.cluster.kubectl(*dry, input=shown)
+    assert "deployment.apps/other-corral-gateway" in release.cluster.kubectl(*dry, input=shown)
 
 
 def test_a_misspelt_value_is_rejected_by_name(release: Release) -> None:
@@ -39,6 +43,24 @@ def test_helm_test_sends_a_prompt(release: Release, model: str) -> None:
     release.wait_phase(model, "Idle")
     release.cluster.helm("test", NAME, "-n", NAMESPACE, "--timeout", "3m")
     assert release.replicas(model) == 1
+
+
+def test_helm_test_sends_a_prompt_with_tls_and_an_api_key(release: Release, model: str, tmp_path: Path) -> None:
+    pair = Authority(tmp_path, "authority").issue("models.example.com")
+    tls = {"tls.crt": pair.certificate.read_text(), "tls.key": pair.key.read_text()}
+    keys = f"keys: [{{name: test, sha256: {key_digest(b'corral_test').hex()}}}]"
+    for name, data in (("corral-tls", tls), ("corral-keys", {"keys.yaml": keys}), ("test-key", {"key": "corral_test"})):
+        metadata = {"name": name, "namespace": NAMESPACE}
+        release.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+    release.add(model)
+    release.wait_phase(model, "Idle")
+    secrets = ("gateway.tls.secret=corral-tls", "gateway.apiKeys.secret=corral-keys", "helmTest.apiKey.secret=test-key")
+    try:
+        release.upgrade(*_set(*secrets))
+        release.cluster.helm("test", NAME, "-n", NAMESPACE, "--timeout", "3m")
+        assert release.replicas(model) == 1
+    finally:
+        release.upgrade(*_set(*(f"{secret.partition('=')[0]}=" for secret in secrets)))
 
 
 def test_operator_and_gateways_never_get_forbidden(release: Release, model: str) -> None:
@@ -74,6 +96,10 @@ def test_uninstalling_keeps_models_and_a_new_installation_serves_them(release: R
     finally:
         release.install()
     assert release.ask(model).result(COLD_START).ends == 1
+
+
+def _set(*values: str) -> list[str]:
+    return [word for value in values for word in ("--set", value)]
 
 
 def _request(one: object) -> tuple[str, str, str]:
