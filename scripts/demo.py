@@ -17,6 +17,7 @@ import ollama
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts import ui
 from scripts.serving import ServeExited, Serving
 from scripts.wake import PARTS, Wake, wake
 
@@ -72,6 +73,8 @@ def show_examples(url: str) -> None:
     say(f"  OLLAMA_HOST={host} .venv/bin/corral ps")
     say(f"""  curl {url}/api/generate -d '{{"model": "{MODEL}", "prompt": "Hello"}}'""")
     say(f"  OpenAI's base URL: {url}/v1")
+    if (ui.TARGET / "index.html").exists():
+        say(f"  page for browsers: {url}/ui")
 
 
 def serve(port: int, *, once: bool) -> int:
