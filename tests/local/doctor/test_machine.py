@@ -149,7 +149,7 @@ def test_the_owner_of_a_port_is_found() -> None:
     [
         ({}, Level.OK, "none"),
         (
-            {"HTTPS_PROXY": "http://u:secret@proxy:3128", "NO_PROXY": "10.0.0.0/8"},
+            {"HTTPS_PROXY": "http://u:secret@proxy:3128", "NO_PROXY": "10.0.0.0/8"},  # pragma: allowlist secret
             Level.OK,
             "http://proxy:3128, except 10.",
         ),
