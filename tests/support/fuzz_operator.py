@@ -20,6 +20,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import cast
@@ -63,6 +64,8 @@ YAML_SHARE = 0.1
 """Share of the Models that local mode reads too, as a file: YAML takes longer than everything else."""
 
 MAX_LOOP_TURNS = 5_000
+LONGEST_WAIT = 30.0
+"""Seconds."""
 HOSTILE_MODELS = 6
 _GOOD = api_paths.models("lab", "good")
 _TRIMS: dict[Kind, Transform] = {Kind.NODES: trim_node, Kind.OTHER_PODS: trim_other_pod}
@@ -165,7 +168,7 @@ class ObjectFuzzer:
         rng = random.Random(f"{self._seed} {number}")
         self.clock.now += rng.choice((0.0, 0.01, 1.0, 400.0))
         rng.choice(self._ACTS)(self, rng)
-        await self._until(lambda: self._watches.idle and not self._queue.depth, "an idle queue")
+        await self._until(self._idle, "an idle queue")
         if number % GOOD_EVERY == 0:
             self._change_good()
             await self._until(self._good_is_served, "the good Model's new generation")
@@ -173,6 +176,10 @@ class ObjectFuzzer:
         if found is None or not found.endpoints:
             raise InvariantViolated("the gateway does not serve the good Model")
         self._check()
+
+    def _idle(self) -> bool:
+        """Whether all events are processed: a status of the version before must not replace that of a changed Model."""
+        return self._watches.idle and not self._queue.depth and not self._queue._processing
 
     def _check(self) -> None:
         ended = [repr(task) for task in self._tasks if task.done()]
@@ -288,12 +295,14 @@ class ObjectFuzzer:
         self._controller.runner_status_changed(f"lab/{name}", f"uid-{name}-0", status)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        for _ in range(MAX_LOOP_TURNS):
-            if condition():
-                return
+        """Wait for the condition: turns of the event loop, then time, because planning pauses (``current_plan``)."""
+        turns, deadline = 0, time.monotonic() + LONGEST_WAIT
+        while not condition():
+            if turns >= MAX_LOOP_TURNS and time.monotonic() > deadline:
+                raise InvariantViolated(f"no {what} within {LONGEST_WAIT:g} s")
             self._check()
-            await asyncio.sleep(0)
-        raise InvariantViolated(f"no {what} after {MAX_LOOP_TURNS} turns of the event loop")
+            await asyncio.sleep(0 if turns < MAX_LOOP_TURNS else 0.01)
+            turns += 1
 
     _ACTS: tuple[Callable[[ObjectFuzzer, random.Random], None], ...] = (
         *(_model, _model, _object, _object),
