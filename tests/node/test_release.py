@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral_server.gateway.auth.key_file import key_digest
+from corral_core.contracts.api_keys import key_digest
 from tests.cluster.api import at
 from tests.node.real_cluster import AUDITED
 from tests.node.release import CHART, COLD_START, IMAGES, NAME, NAMESPACE, Release
