@@ -27,7 +27,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 
-ACCOUNT = f"{RELEASE}-gateway"
+ACCOUNT = f"{RELEASE}-corral-gateway"
 POD = {"annotations": {ANNOTATION: "process"}, "env": [{"name": "CORRAL_THREADS", "value": "1"}]}
 OWNERS = ("a", "b", "reader")
 PROFILES = [{"spec": {"contextLength": 256, "keepAlive": "10m", "pod": POD}}]

@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 SECRET = "corral-api-keys"
-ACCOUNT = f"{RELEASE}-gateway"
+ACCOUNT = f"{RELEASE}-corral-gateway"
 
 
 @pytest.fixture
