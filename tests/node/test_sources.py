@@ -103,10 +103,12 @@ def test_the_ollama_command_pulls_and_manages_models_of_the_cluster(
 def test_two_models_of_equal_weights_on_one_claim_are_one_download(
     release: Release, model: str, twin: str, registry: OllamaRegistry, shared_claim: str
 ) -> None:
-    registry.push(registry.blobs[max(registry.blobs, key=lambda digest: len(registry.blobs[digest]))], name="twin")
+    weights = registry.blobs[max(registry.blobs, key=lambda digest: len(registry.blobs[digest]))]
+    for name in ("first", "twin"):
+        registry.push(weights, name=name)
     sent = registry.sent
     registry.allow(HEADERS)
-    for name, uri in ((model, registry.uri()), (twin, registry.uri("twin"))):
+    for name, uri in ((model, registry.uri("first")), (twin, registry.uri("twin"))):
         release.add(name, source=uri, cache={"type": "shared", "claimName": shared_claim})
     pulls = [Pull(release, name, shared_claim) for name in (model, twin)]
     for pull in pulls:

@@ -4,7 +4,8 @@
   image and network are the same.
 - The first Model of a content is its reader and has the inspector. The others wait for the report, each for
   ``LONGEST_WAIT`` at most. After a failure of the reader each has an inspector of its own, and its conditions say why.
-- A report is used for ``VALID``: later a remote source may name something else.
+- A report counts for the Models that were there when it came, or at most ``LATEST`` afterwards: for a Model that is
+  created later, a remote source may name something else.
 - Nothing of this is stored. After a restart of the operator each Model that has an inspector keeps it.
 """
 
@@ -20,8 +21,11 @@ from corral_operator.observe.objects import ModelObject
 LONGEST_WAIT = 60.0
 """Seconds that a Model waits for the inspector of another one."""
 
-VALID = 300.0
-"""Seconds for which the report of an inspector is used for other Models."""
+LATEST = 5.0
+"""Seconds after a report in which a new Model still uses it: a set of Models is created within seconds."""
+
+_KEPT = 300.0
+"""Seconds for which a report is kept. It covers the time in which all waiting Models are reconciled."""
 
 Content = tuple[str, str]
 """Namespace, and digest of the inspector's manifest without the name of the Model."""
@@ -41,6 +45,7 @@ class SharedInspections:
         self._requeue = requeue
         self._clock = clock
         self._content_of: dict[str, Content] = {}
+        self._seen: dict[str, float] = {}
         self._readers: dict[Content, str] = {}
         self._failed: set[Content] = set()
         self._reports: dict[Content, tuple[Inspector, float]] = {}
@@ -55,10 +60,11 @@ class SharedInspections:
         if self._content_of.get(key, content) != content:
             self.forget(key)
         self._content_of[key] = content
+        seen = self._seen.setdefault(key, self._clock())
         if own is not None:
             self._observe(content, own)
             return True
-        report = self._report(content)
+        report = self._report(content, seen)
         if report is not None:
             self._waiting.pop(key, None)
             self._state.shared_reports[key] = report
@@ -71,6 +77,7 @@ class SharedInspections:
         """Drop what is kept about a Model that is inspected or deleted, or has another content now."""
         self._state.shared_reports.pop(model, None)
         self._waiting.pop(model, None)
+        self._seen.pop(model, None)
         content = self._content_of.pop(model, None)
         if content is None:
             return
@@ -83,7 +90,7 @@ class SharedInspections:
     def _observe(self, content: Content, own: Inspector) -> None:
         """Record the report or the failure of an inspector."""
         if own.report is not None:
-            if content not in self._reports:
+            if self._reports.get(content, (None, 0.0))[0] != own:
                 self._reports[content] = own, self._clock()
                 self._failed.discard(content)
                 self._wake(content)
@@ -91,10 +98,12 @@ class SharedInspections:
             self._failed.add(content)
             self._wake(content)
 
-    def _report(self, content: Content) -> Inspector | None:
+    def _report(self, content: Content, seen: float) -> Inspector | None:
+        """Return the report for a Model that was ``seen`` first at this time, None without one."""
         now = self._clock()
-        self._reports = {each: (own, at) for each, (own, at) in self._reports.items() if now < at + VALID}
-        return self._reports[content][0] if content in self._reports else None
+        self._reports = {each: (own, at) for each, (own, at) in self._reports.items() if now < at + _KEPT}
+        own, at = self._reports.get(content, (None, 0.0))
+        return own if seen <= at + LATEST else None
 
     def _waited(self, key: str) -> bool:
         """Return whether the Model has waited long enough for the reader; if not, reconcile it when it has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corral_core.contracts.source_resolution import ResolvedPins
 from corral_core.contracts.termination_message import encode_metadata
-from corral_operator.reconcile.shared_inspections import LONGEST_WAIT, VALID
+from corral_operator.reconcile.shared_inspections import LATEST, LONGEST_WAIT
 from tests.operator import pull_samples, samples
 from tests.operator.inspector_samples import crashed, succeeded
 from tests.operator.reconcile.inspection_case import InspectionCase
@@ -24,7 +24,7 @@ async def test_models_of_one_content_share_an_inspector(case: InspectionCase) ->
     assert case.pods() == ["model-a-info"]
 
 
-async def test_a_model_that_is_created_after_the_report_needs_no_inspector(case: InspectionCase) -> None:
+async def test_a_model_that_is_created_right_after_the_report_needs_no_inspector(case: InspectionCase) -> None:
     await case.reconcile("a")
     case.set_status(REPORT, "a")
     await case.reconcile("a")
@@ -34,14 +34,25 @@ async def test_a_model_that_is_created_after_the_report_needs_no_inspector(case:
     assert case.pods() == []
 
 
-async def test_an_old_report_is_not_used(case: InspectionCase) -> None:
+async def test_a_model_that_is_created_later_is_inspected_itself(case: InspectionCase) -> None:
     await case.reconcile("a")
     case.set_status(REPORT, "a")
     await case.reconcile("a")
     await case.reconcile("a", version=11, inspected=True)
-    case.clock.now += VALID
+    case.clock.now += LATEST + 1
     await case.reconcile("late")
     assert case.pods() == ["model-late-info"]
+
+
+async def test_a_waiting_model_uses_the_report_however_long_its_reconciliation_takes(case: InspectionCase) -> None:
+    await case.reconcile("a")
+    await case.reconcile("b")
+    case.set_status(REPORT, "a")
+    await case.reconcile("a")
+    case.clock.now += 10 * LATEST
+    await case.reconcile("b")
+    assert case.state.metadata("lab/b") == samples.METADATA
+    assert case.pods() == ["model-a-info"]
 
 
 async def test_other_credentials_or_another_node_selection_are_another_content(case: InspectionCase) -> None:
