@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from corral_core.base.errors import InvalidQuantity
 from corral_core.base.quantities import (
     format_amount,
+    format_size,
     max_amounts,
     parse_quantity,
     resource_amount,
@@ -119,3 +120,11 @@ def test_an_integer_of_many_digits_is_limited_or_rejected() -> None:
     assert resource_amount("memory", 10**5000) == 2**63 - 1
     with pytest.raises(InvalidQuantity, match="is negative"):
         resource_amount("memory", -(10**5000))
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_500, "1.5 KB"), (308_658_830, "309 MB"), (4_700_000_000, "4.7 GB")],
+)
+def test_sizes_have_ollamas_format(size: int, text: str) -> None:
+    assert format_size(size) == text

@@ -5,17 +5,9 @@ from datetime import UTC, datetime, timedelta
 import ollama
 import pytest
 
-from corral_server.local.cli.listings import human_size, processor, until
+from corral_server.local.cli.listings import processor, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1_500, "1.5 KB"), (308_658_830, "309 MB"), (4_700_000_000, "4.7 GB")],
-)
-def test_sizes_have_ollamas_format(size: int, text: str) -> None:
-    assert human_size(size) == text
 
 
 @pytest.mark.parametrize(

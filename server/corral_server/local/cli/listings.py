@@ -8,6 +8,7 @@ from typing import Any
 
 import ollama
 
+from corral_core.base.quantities import format_size
 from corral_server.local.cli.api_client import all_tags, client_errors, connect
 from corral_server.local.cli.tables import print_table
 from corral_server.local.pulls.progress_text import duration_text
@@ -33,7 +34,7 @@ def list_models() -> int:
             model = ollama.ListResponse.Model.model_validate(tag)
             age = datetime.now(UTC) - model.modified_at if model.modified_at else None
             modified = f"{duration_text(max(0.0, age.total_seconds()))} ago" if age else ""
-            size = human_size(int(model.size or 0)) if model.size else "-"
+            size = format_size(int(model.size or 0)) if model.size else "-"
             rows.append((model.model or "", (model.digest or "")[:12], size, modified, _pulling_text(tag)))
     print_table(rows)
     return 0
@@ -46,26 +47,17 @@ def _pulling_text(tag: Mapping[str, Any]) -> str:
     if error := sizes.get("error"):
         return f"Failed: {error}"
     total, completed = int(sizes["total"]), int(sizes["completed"])
-    return f"Pulling, {100 * completed // total} %" if total else f"Pulling, {human_size(completed)}"
+    return f"Pulling, {100 * completed // total} %" if total else f"Pulling, {format_size(completed)}"
 
 
 def _row(model: ollama.ProcessResponse.Model, now: datetime) -> tuple[str, ...]:
     size, vram = int(model.size or 0), int(model.size_vram or 0)
     digest = (model.digest or "")[:12]
-    return model.model or "", digest, human_size(size), processor(size, vram), _context(model), until(model, now)
+    return model.model or "", digest, format_size(size), processor(size, vram), _context(model), until(model, now)
 
 
 def _context(model: ollama.ProcessResponse.Model) -> str:
     return str(model.context_length or "")
-
-
-def human_size(size: int) -> str:
-    """Return a size in decimal units as Ollama prints it, such as ``1.3 GB`` (Ollama: format/bytes.go)."""
-    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if size >= scale:
-            value = size / scale
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    return f"{size} B"
 
 
 def processor(size: int, vram: int) -> str:
